@@ -40,7 +40,7 @@ def write_idx(path:Path,     # Where to write; gzipped, whatever the name says
     Path(path).write_bytes(gzip.compress(head + arr.tobytes(), mtime=0))
     return Path(path)
 
-# %% ../nbs/00_data.ipynb #3445687d
+# %% ../nbs/00_data.ipynb #0f9488dc
 def _tensors(x:np.ndarray,  # Images, `(n, 784)`, float32 in 0 to 255/256
              y:np.ndarray,  # Labels, `(n,)`, whole numbers in 0 to 9
              where          # The file or folder, for the error
@@ -53,7 +53,7 @@ def _tensors(x:np.ndarray,  # Images, `(n, 784)`, float32 in 0 to 255/256
     if x.dtype.kind!='f' or not (x.min()>=0 and x.max()<1): raise ValueError(f"{where}: pixels are floats from 0 to 255/256; got {x.dtype} from {x.min()} to {x.max()}")
     return torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y.astype(np.int64))
 
-# %% ../nbs/00_data.ipynb #59c73f9a
+# %% ../nbs/00_data.ipynb #c7964fa4
 def _read_folder(folder:Path # Holds the four files, each gzipped or not
                 ) -> tuple:  # Three pairs: train, valid, test
     "Read the four IDX files; `FileNotFoundError` where one is missing"
@@ -92,7 +92,7 @@ SHA256 = {'train-images-idx3-ubyte.gz': '440fcabf73cc546fa21475e81ea370265605f56
           't10k-images-idx3-ubyte.gz':  '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6',
           't10k-labels-idx1-ubyte.gz':  'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6'}
 
-# %% ../nbs/00_data.ipynb #43ff3631
+# %% ../nbs/00_data.ipynb #dcc6e92e
 def _download(folder:Path,      # Cache; a file that is there with the right hash is kept
               mirrors=MIRRORS   # Base addresses, tried in this order
              ) -> Path:         # `folder`
@@ -107,11 +107,11 @@ def _download(folder:Path,      # Cache; a file that is there with the right has
         else: raise ConnectionError(f"no mirror gave {name}: " + '; '.join(said))
     return Path(folder)
 
-# %% ../nbs/00_data.ipynb #9fdba766
+# %% ../nbs/00_data.ipynb #cf81e953
 def _complete(folder:Path) -> bool: # Are the four canonical files there, bit for bit?
     return all((folder/f).is_file() and pooch.file_hash(folder/f)==sha for f,sha in SHA256.items())
 
-# %% ../nbs/00_data.ipynb #b4ccd562
+# %% ../nbs/00_data.ipynb #931b741a
 def _locate(download:bool) -> Path: # A folder, or a `.pkl.gz` file where `MINIMLP_DATA` names one
     "The place of full MNIST, or of the sample where there is no network; `FileNotFoundError` where it isn't here and mustn't be fetched"
     if env := os.environ.get('MINIMLP_DATA'):
@@ -127,7 +127,7 @@ def _locate(download:bool) -> Path: # A folder, or a `.pkl.gz` file where `MINIM
     except ConnectionError as e: warnings.warn(f"full MNIST can't be fetched, so this is the sample of 5,000 + 1,000 + 1,000 rows ({e})")
     return SAMPLE
 
-# %% ../nbs/00_data.ipynb #b357b37c
+# %% ../nbs/00_data.ipynb #e78edb51
 class _ArraysOnly(pickle.Unpickler):
     "Unpickles NumPy arrays; any other name in the file raises before it is looked up"
     def find_class(self, module, name):
