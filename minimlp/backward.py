@@ -63,7 +63,7 @@ def forward_and_backward(inp:Tensor,           # Rows, `(n, n_in)`
     lin_grad(inp, l1, w1, b1)
     return loss
 
-# %% ../nbs/02_backward.ipynb #d143e974
+# %% ../nbs/02_backward.ipynb #adfb1d6f
 def _named(loss, inp, *params) -> dict: # 'loss', 'inp', 'w1', 'b1', 'w2', …
     return dict(loss=loss, inp=inp, **{f'{"wb"[i%2]}{i//2+1}': p for i, p in enumerate(params)})
 
@@ -78,7 +78,7 @@ def reference(inp:Tensor,    # Rows, `(n, n_in)`
     loss = F.mse_loss(out[:,0], targ.detach().cpu().double())
     return _named(loss.detach(), *torch.autograd.grad(loss, ts))
 
-# %% ../nbs/02_backward.ipynb #75f51f6e
+# %% ../nbs/02_backward.ipynb #b81e2a12
 def run_fresh(step,          # Called as `step(inp, targ, *params)`; leaves `.g` on all but `targ`, returns the loss
               *tensors:Tensor # `inp, targ, w1, b1, …`; they stay as they are
              ) -> dict:      # 'loss', and each `.g` by name: 'inp', 'w1', 'b1', …
@@ -88,7 +88,7 @@ def run_fresh(step,          # Called as `step(inp, targ, *params)`; leaves `.g`
     loss = step(inp, targ, *params)
     return _named(loss, *(t.g for t in (inp, *params)))
 
-# %% ../nbs/02_backward.ipynb #1998200a
+# %% ../nbs/02_backward.ipynb #b7db4205
 def check_grads(step,             # As for `run_fresh`
                 *tensors:Tensor,  # `inp, targ, w1, b1, …`; a few rows are enough
                 rtol:float=1e-9   # Relative to the largest entry of each gradient
@@ -99,7 +99,7 @@ def check_grads(step,             # As for `run_fresh`
     for name, w in want.items():
         torch.testing.assert_close(got[name], w, rtol=0, atol=rtol*w.abs().max().item(), msg=lambda m: f'{name}: {m}')
 
-# %% ../nbs/02_backward.ipynb #edd3977c
+# %% ../nbs/02_backward.ipynb #733b5fc6
 def rel_err(got:Tensor,  # A gradient, on any device
             want:Tensor  # What it should be, float64, on the CPU
            ) -> float:   # 0 is perfect; `inf` where the shapes differ, `nan` where `got` holds one
