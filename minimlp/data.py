@@ -92,16 +92,15 @@ SHA256 = {'train-images-idx3-ubyte.gz': '440fcabf73cc546fa21475e81ea370265605f56
           't10k-images-idx3-ubyte.gz':  '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6',
           't10k-labels-idx1-ubyte.gz':  'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6'}
 
-# %% ../nbs/00_data.ipynb #dcc6e92e
-def _download(folder:Path,      # Cache; a file that is there with the right hash is kept
-              mirrors=MIRRORS   # Base addresses, tried in this order
-             ) -> Path:         # `folder`
+# %% ../nbs/00_data.ipynb #d3d300ab
+def _download(folder:Path # Cache; a file that is there with the right hash is kept
+             ) -> Path:   # `folder`
     "Fetch what is missing of full MNIST, each file checked by its hash; `ConnectionError` where no mirror gives it"
     get = pooch.HTTPDownloader(progressbar=True, timeout=5)
     pooch.get_logger().setLevel('WARNING')
     for name, sha in SHA256.items():
         said = []
-        for m in mirrors:
+        for m in MIRRORS:
             try: pooch.retrieve(m+name, f'sha256:{sha}', fname=name, path=folder, downloader=get); break
             except (OSError, ValueError) as e: said.append(f'{m}: {e}')
         else: raise ConnectionError(f"no mirror gave {name}: " + '; '.join(said))

@@ -1,0 +1,47 @@
+# make help lists what there is. Everything lives in .venv; `make clean` undoes it all.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(CURDIR)/$(VENV)/bin
+
+help:            ## list these commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 12
+
+demo: $(VENV)/lib.ok  ## run every version of the network on real digits, and check every gradient
+	@$(BIN)/minimlp_verify
+
+test: $(VENV)/dev.ok  ## run every chapter and every test; on full MNIST where MINIMLP_DATA names it
+	@$(BIN)/python -m pytest
+
+lab: $(VENV)/dev.ok  ## open the chapters in JupyterLab
+	@$(BIN)/jupyter lab nbs
+
+prepare: $(VENV)/dev.ok  ## after an edit: export the library, clean the notebooks, write README.md
+	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(MAKE) -s readme
+
+readme: $(VENV)/dev.ok  ## write README.md from nbs/index.ipynb
+	@$(BIN)/python tests/readme.py > README.md.new && mv README.md.new README.md
+
+outputs: $(VENV)/dev.ok  ## run every chapter on full MNIST and store what it prints (MINIMLP_DATA, the cache or a download)
+	@$(BIN)/minimlp_verify --data download --out nbs/images/verify.png
+	@cd nbs && $(BIN)/jupyter nbconvert --to notebook --inplace --execute *.ipynb
+	@$(MAKE) -s prepare
+
+clean:           ## remove .venv and everything else that was made here
+	rm -rf $(VENV) _proc _docs build dist *.egg-info .pytest_cache .quarto
+	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 10) or sys.exit("minimlp needs Python 3.10 or later, and $(PYTHON) is %d.%d; say make PYTHON=python3.12" % v)'
+	@echo "Setting up $(VENV). This happens once, and PyTorch is a large download."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/lib.ok: $(VENV)/bin/python settings.ini setup.py constraints.txt
+	@$(BIN)/python -m pip install -e . -c constraints.txt
+	@touch $@
+
+$(VENV)/dev.ok: $(VENV)/bin/python settings.ini setup.py constraints.txt
+	@$(BIN)/python -m pip install -e '.[dev]' -c constraints.txt
+	@touch $@ $(VENV)/lib.ok
+
+.PHONY: help demo test lab prepare readme outputs clean
+.DEFAULT_GOAL := help

@@ -1,0 +1,33 @@
+"""What all tests share: the data they run on, and the last line, `N passed, N failed`.
+
+Tests run on the package's sample, or on full MNIST where MINIMLP_DATA names it; those marked `full` need the latter.
+"""
+import os
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+os.environ['MINIMLP_DATA'] = str(Path(os.environ.get('MINIMLP_DATA') or TOP/'minimlp'/'mnist').resolve())
+
+from minimlp.data import load_mnist  # after MINIMLP_DATA is set
+
+FULL = len(load_mnist()[0][0])==50_000
+ORIGIN = TOP.parent/'shared'/'origin'  # the walk-through that this project grew from, where it lies beside the checkout
+
+
+def pytest_report_header():
+    return f"data: {'full MNIST' if FULL else 'the sample (MINIMLP_DATA=FOLDER runs the rest on full MNIST)'}"
+
+
+def pytest_collection_modifyitems(config, items):
+    left_out = [i for i in items if i.get_closest_marker('full') and not FULL]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [i for i in items if i not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.stats_line = {k: len(terminalreporter.stats.get(k, [])) for k in ('passed', 'failed', 'error')}
+
+
+def pytest_unconfigure(config):
+    tr = config.pluginmanager.get_plugin('terminalreporter')
+    if n := getattr(tr, 'stats_line', None): print(f"{n['passed']} passed, {n['failed']+n['error']} failed")

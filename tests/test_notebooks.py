@@ -1,0 +1,127 @@
+"Every notebook: it runs, it is clean, the library and the README were made from it, and its stored outputs are what it prints"
+import json, math, re, shutil, subprocess, sys
+from configparser import ConfigParser
+
+import nbformat, pytest
+from nbclient import NotebookClient
+
+from conftest import FULL, TOP
+from readme import readme
+
+NBS = sorted((TOP/'nbs').glob('*.ipynb'))
+each = pytest.mark.parametrize('nb', NBS, ids=lambda p: p.name)
+
+
+def run(*cmd, cwd=TOP):
+    r = subprocess.run([sys.executable, '-m', *map(str, cmd)], cwd=cwd, capture_output=True, text=True)
+    assert r.returncode==0, r.stdout + r.stderr
+
+
+def nbdev(name, *args, cwd=TOP):
+    r = subprocess.run([sys.executable, '-c', f'from nbdev.{name[0]} import {name[1]} as f; f()', *map(str, args)], cwd=cwd, capture_output=True, text=True)
+    assert r.returncode==0, r.stdout + r.stderr
+
+
+@each
+def test_runs(nb):
+    r = subprocess.run([f'{sys.prefix}/bin/nbdev_test', '--path', str(nb), *(['--flags', 'full'] if FULL else [])], cwd=TOP, capture_output=True, text=True)
+    assert r.returncode==0, r.stdout + r.stderr
+
+
+@pytest.fixture
+def copy(tmp_path):
+    "The parts of the project that nbdev reads and writes, somewhere else"
+    for d in ('nbs', 'minimlp'): shutil.copytree(TOP/d, tmp_path/d, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    for f in ('settings.ini', '_quarto.yml', 'pyproject.toml'): shutil.copy(TOP/f, tmp_path)
+    return tmp_path
+
+
+def nbdev_in(folder, command):
+    r = subprocess.run([f'{sys.prefix}/bin/{command}'], cwd=folder, capture_output=True, text=True)
+    assert r.returncode==0, r.stdout + r.stderr
+
+
+def same_files(a, b, pattern):
+    assert sorted(p.name for p in a.glob(pattern))==sorted(p.name for p in b.glob(pattern))
+    return [p.name for p in a.glob(pattern) if p.read_bytes()!=(b/p.name).read_bytes()]
+
+
+def test_library_is_exported(copy):
+    nbdev_in(copy, 'nbdev_export')
+    assert same_files(TOP/'minimlp', copy/'minimlp', '*.py')==[], 'run `make prepare`'
+    (copy/'minimlp'/'forward.py').write_text('edited by hand')
+    assert same_files(TOP/'minimlp', copy/'minimlp', '*.py')==['forward.py']
+
+
+def test_notebooks_are_clean(copy):
+    nbdev_in(copy, 'nbdev_clean')
+    assert same_files(TOP/'nbs', copy/'nbs', '*.ipynb')==[], 'run `make prepare`'
+
+
+def test_clean_check_can_fail(copy):
+    f = copy/'nbs'/'index.ipynb'
+    nb = json.loads(f.read_text(encoding='utf-8'))
+    nb['metadata']['somebody'] = 'was here'
+    f.write_text(json.dumps(nb), encoding='utf-8')
+    dirty = f.read_bytes()
+    nbdev_in(copy, 'nbdev_clean')
+    assert f.read_bytes()!=dirty
+
+
+def test_readme_is_current():
+    assert (TOP/'README.md').read_text(encoding='utf-8')==readme(), 'run `make readme`'
+
+
+@each
+def test_colab_link(nb):
+    "Each chapter opens itself in Colab, from the repository that settings.ini names"
+    ini = ConfigParser()
+    ini.read(TOP/'settings.ini')
+    cfg, text = ini['DEFAULT'], nb.read_text(encoding='utf-8')
+    want = f"https://colab.research.google.com/github/{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}/nbs/{nb.name}"
+    assert nb.name=='index.ipynb' or want in text
+
+
+# Stored outputs
+
+def parts(text):
+    "Text with its numbers taken out, and the numbers"
+    num = r'(?<![\w.])[-+−]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?'
+    return re.sub(r'\s+', ' ', re.sub(num, '#', text)), [t.replace(',', '').replace('−', '-') for t in re.findall(num, text)]
+
+
+def same(stored, fresh):
+    "The same words, the same whole numbers, and decimals that differ by rounding alone"
+    (a, na), (b, nb) = parts(stored), parts(fresh)
+    close = lambda x, y: x==y or (not (x.lstrip('-').isdigit() and y.lstrip('-').isdigit())
+                                  and math.isclose(float(x), float(y), rel_tol=1e-3, abs_tol=.011))
+    return a==b and len(na)==len(nb) and all(map(close, na, nb))
+
+
+def printed(cell):
+    "What a cell shows: its text, and the kinds of its pictures"
+    outs = [o.get('text') or o.get('data', {}).get('text/markdown') or o.get('data', {}).get('text/plain', '') for o in cell.outputs]
+    kinds = sorted(k for o in cell.outputs for k in o.get('data', {}) if k.startswith('image/'))
+    return ''.join(outs), kinds
+
+
+@pytest.mark.full
+@each
+def test_stored_outputs(nb):
+    "A run from top to bottom in JupyterLab's own kernel prints what is stored"
+    stored = nbformat.read(nb, as_version=4)
+    fresh = nbformat.read(nb, as_version=4)
+    fresh.cells = [c for c in fresh.cells if 'nbdev_export()' not in c.source]
+    NotebookClient(fresh, timeout=600, resources={'metadata': {'path': str(nb.parent)}}).execute()
+    wrong = []
+    for s, f in zip(stored.cells, fresh.cells):
+        if s.cell_type!='code' or re.search(r'^#\s*\|\s*timing\b', s.source, re.M): continue
+        (a, ka), (b, kb) = printed(s), printed(f)
+        if ka!=kb or not same(a, b): wrong.append(f'{s.source}\n--- stored {ka}\n{a}\n--- now {kb}\n{b}')
+    assert not wrong, 'run `make outputs`\n' + '\n\n'.join(wrong)
+
+
+def test_output_check_can_fail():
+    assert same('loss 4308.76, 3.1e-07', 'loss 4308.75, 4.0e-07') and same('tensor([1.00,\n  2.50])', 'tensor([1.00, 2.50])')
+    for other in ('loss 4401.76', 'loss 4308.76 ok', 'lost 4308.76', 'loss', ''): assert not same('loss 4308.76', other)
+    assert not same('(50000, 784)', '(5000, 784)') and not same('9', '10') and not same('1.5', '-1.5')
