@@ -57,8 +57,8 @@ def table(res:dict) -> str: # Text, from what `verify` returns
 def picture(res:dict, inp, targ): # A figure, from what `verify` returns, and the rows that it ran on
     return show_errors({k: r['errs'] for k, r in res.items()}, inp[:10], targ[:10].int().tolist(), TOL)
 
-# %% ../nbs/cli.ipynb #d0d34f86
-def _data(data:str) -> tuple: # Name of the data, `(x_train, y_train)`
+# %% ../nbs/cli.ipynb #63bf2f9b
+def _data(data) -> tuple: # Name of the data, `(x_train, y_train)`
     if data=='sample': return 'the sample', load_mnist(sample=True)[0]
     if data=='download': return 'MNIST', load_mnist()[0]
     if data: return data, load_mnist(data)[0]
@@ -67,23 +67,23 @@ def _data(data:str) -> tuple: # Name of the data, `(x_train, y_train)`
         if os.environ.get('MINIMLP_DATA'): raise
     return "the package's sample of MNIST (full MNIST isn't on this machine; --data download fetches it)", load_mnist(sample=True)[0]
 
-# %% ../nbs/cli.ipynb #8bcf0088
+# %% ../nbs/cli.ipynb #3382a05d
 def _tensors(data, n, nh, seed, device) -> tuple: # What is run, in words, and `inp, targ, w1, b1, w2, b2` on the device
     name, (x, y) = _data(data)
-    if not 0<=n<=len(x): raise ValueError(f"--n {n}: there are 1 to {len(x):,} rows (0 for all)")
+    if n is not None and not 1<=n<=len(x): raise ValueError(f"--n {n}: expected a number of rows from 1 to {len(x):,}")
     if nh<1: raise ValueError(f"--nh {nh}: a network needs one hidden unit or more")
-    x, y = x[:n or None], y[:n or None].float()
+    x, y = x[:n], y[:n].float()
     return (f"{len(x):,} rows of {name}; 784-{nh}-1, seed {seed}, {device}, torch {torch.__version__}",
             [t.to(device) for t in (x, y, *init_params(784, nh, 1, seed=seed))])
 
-# %% ../nbs/cli.ipynb #5ac15bdd
+# %% ../nbs/cli.ipynb #a5a5c8ca
 @call_parse
-def minimlp_verify(data:str='',      # Folder of IDX files, a .pkl.gz, 'sample' or 'download'; else what this machine has
-                   n:int=0,          # Training rows to use, 0 for all
+def minimlp_verify(data:str=None,    # Folder of IDX files, a .pkl.gz, 'sample' or 'download'; else what this machine has
+                   n:int=None,       # Training rows to use; else all of them
                    nh:int=50,        # Hidden units
                    seed:int=42,      # Seed of the weights
                    device:str='cpu', # Where to run: cpu, cuda, cuda:1, mps
-                   out:str='',       # Save a picture here: .png, .svg or .pdf
+                   out:str=None,     # Save a picture here: .png, .svg or .pdf
                   ):
     "Run one forward and backward pass through each version of the network, and hold every gradient against float64 autograd. Exits with 1 where one is wrong"
     try:
