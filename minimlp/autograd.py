@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['Linear', 'Model', 'step_of']
 
-# %% ../nbs/05_autograd.ipynb #82047218
+# %% ../nbs/05_autograd.ipynb #34c6892b
 import torch
 from torch import Tensor, nn
 
 from .forward import lin, mse
 
-# %% ../nbs/05_autograd.ipynb #c88f1ccf
+# %% ../nbs/05_autograd.ipynb #40e199ce
 class Linear(nn.Module):
     "Linear layer with registered parameters: `w`, `(n_in, n_out)`, from N(0, 1), and `b`, `(n_out,)`, zero"
     def __init__(self, n_in:int, n_out:int):
@@ -21,7 +21,7 @@ class Linear(nn.Module):
 
     def forward(self, inp:Tensor) -> Tensor: return lin(inp, self.w, self.b)
 
-# %% ../nbs/05_autograd.ipynb #89080e63
+# %% ../nbs/05_autograd.ipynb #ee5dbfdb
 class Model(nn.Module):
     "Two linear layers, a ReLU in between and mean squared error, differentiated by autograd; `n_out` is 1 for `mse`"
     def __init__(self, n_in:int, nh:int, n_out:int):
@@ -30,7 +30,7 @@ class Model(nn.Module):
 
     def forward(self, x:Tensor, targ:Tensor) -> Tensor: return mse(self.layers(x), targ)
 
-# %% ../nbs/05_autograd.ipynb #cb18cb94
+# %% ../nbs/05_autograd.ipynb #f2094b52
 def step_of(Model:type # Made from `n_in, nh, n_out`, differentiated by autograd
            ):          # A step for `check_grads`: `step(inp, targ, w1, b1, w2, b2)`, which returns the loss
     "One pass forward and one back through a fresh `Model` with the weights given; autograd's gradients are left in `.g`"

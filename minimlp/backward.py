@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['mse_grad', 'relu_grad', 'lin_grad', 'forward_and_backward', 'reference', 'run_fresh', 'check_grads', 'rel_err']
 
-# %% ../nbs/02_backward.ipynb #6c2cf55c
+# %% ../nbs/02_backward.ipynb #69911036
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .forward import lin, mse, relu, residual
 
-# %% ../nbs/02_backward.ipynb #b0cc89c6
+# %% ../nbs/02_backward.ipynb #732103bc
 def _upstream(out:Tensor) -> Tensor: # `out.g`, of the shape of `out`
     "The gradient that the next layer left on `out`; `ValueError` where there is none or one of the wrong shape"
     g = getattr(out, 'g', None)
@@ -20,21 +20,21 @@ def _upstream(out:Tensor) -> Tensor: # `out.g`, of the shape of `out`
     if g.shape!=out.shape: raise ValueError(f"out.g has the shape {tuple(g.shape)}, out itself {tuple(out.shape)}: a gradient has the shape of its tensor")
     return g
 
-# %% ../nbs/02_backward.ipynb #a8db806e
+# %% ../nbs/02_backward.ipynb #1094f0d6
 def mse_grad(inp:Tensor, # Predictions, `(n, 1)`; gets `.g`
              targ:Tensor # Targets, `(n,)`
             ) -> None:   # The gradient is left in `inp.g`
     "Gradient of `mse(inp, targ)` in `inp.g`; `ValueError` as from `residual`"
     inp.g = 2. * residual(inp, targ)[:,None] / len(targ)
 
-# %% ../nbs/02_backward.ipynb #76bb2d45
+# %% ../nbs/02_backward.ipynb #248af1a3
 def relu_grad(inp:Tensor, # What went into `relu`; gets `.g`
               out:Tensor  # What came out, with its `.g`
              ) -> None:   # The gradient is left in `inp.g`
     "Gradient of `relu` in `inp.g`: that of `out` where `inp` was positive, else zero"
     inp.g = (inp > 0) * _upstream(out)
 
-# %% ../nbs/02_backward.ipynb #353602cc
+# %% ../nbs/02_backward.ipynb #895fcc9f
 def lin_grad(inp:Tensor, # What went in, `(n, n_in)`; gets `.g`
              out:Tensor, # What came out, `(n, n_out)`, with its `.g`
              w:Tensor,   # Weights, `(n_in, n_out)`; gets `.g`
@@ -46,7 +46,7 @@ def lin_grad(inp:Tensor, # What went in, `(n, n_in)`; gets `.g`
     w.g = inp.t() @ g
     b.g = g.sum(0)
 
-# %% ../nbs/02_backward.ipynb #e0d73f00
+# %% ../nbs/02_backward.ipynb #349f4403
 def forward_and_backward(inp:Tensor,           # Rows, `(n, n_in)`
                          targ:Tensor,          # Targets, `(n,)`
                          w1:Tensor, b1:Tensor, # First layer, `(n_in, nh)` and `(nh,)`
@@ -63,7 +63,7 @@ def forward_and_backward(inp:Tensor,           # Rows, `(n, n_in)`
     lin_grad(inp, l1, w1, b1)
     return loss
 
-# %% ../nbs/02_backward.ipynb #adfb1d6f
+# %% ../nbs/02_backward.ipynb #d143e974
 def _named(loss, inp, *params) -> dict: # 'loss', 'inp', 'w1', 'b1', 'w2', …
     return dict(loss=loss, inp=inp, **{f'{"wb"[i%2]}{i//2+1}': p for i, p in enumerate(params)})
 
@@ -78,7 +78,7 @@ def reference(inp:Tensor,    # Rows, `(n, n_in)`
     loss = F.mse_loss(out[:,0], targ.detach().cpu().double())
     return _named(loss.detach(), *torch.autograd.grad(loss, ts))
 
-# %% ../nbs/02_backward.ipynb #b81e2a12
+# %% ../nbs/02_backward.ipynb #75f51f6e
 def run_fresh(step,          # Called as `step(inp, targ, *params)`; leaves `.g` on all but `targ`, returns the loss
               *tensors:Tensor # `inp, targ, w1, b1, …`; they stay as they are
              ) -> dict:      # 'loss', and each `.g` by name: 'inp', 'w1', 'b1', …
@@ -88,7 +88,7 @@ def run_fresh(step,          # Called as `step(inp, targ, *params)`; leaves `.g`
     loss = step(inp, targ, *params)
     return _named(loss, *(t.g for t in (inp, *params)))
 
-# %% ../nbs/02_backward.ipynb #b7db4205
+# %% ../nbs/02_backward.ipynb #1998200a
 def check_grads(step,             # As for `run_fresh`
                 *tensors:Tensor,  # `inp, targ, w1, b1, …`; a few rows are enough
                 rtol:float=1e-9   # Relative to the largest entry of each gradient
@@ -99,7 +99,7 @@ def check_grads(step,             # As for `run_fresh`
     for name, w in want.items():
         torch.testing.assert_close(got[name], w, rtol=0, atol=rtol*w.abs().max().item(), msg=lambda m: f'{name}: {m}')
 
-# %% ../nbs/02_backward.ipynb #733b5fc6
+# %% ../nbs/02_backward.ipynb #edd3977c
 def rel_err(got:Tensor,  # A gradient, on any device
             want:Tensor  # What it should be, float64, on the CPU
            ) -> float:   # 0 is perfect; `inf` where the shapes differ, `nan` where `got` holds one

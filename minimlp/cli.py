@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RUNGS', 'TOL', 'wrong', 'verify', 'table', 'picture', 'minimlp_verify', 'minimlp_sample']
 
-# %% ../nbs/cli.ipynb #6cb5a02e
+# %% ../nbs/cli.ipynb #f1539a61
 import os, sys, time
 
 import torch
@@ -17,7 +17,7 @@ from .data import load_mnist, make_sample
 from .draw import show_errors
 from .forward import init_params
 
-# %% ../nbs/cli.ipynb #c77183b7
+# %% ../nbs/cli.ipynb #4497ef9a
 RUNGS = {'functions': backward.forward_and_backward, 'layers': layers.step_of(layers.Model),
          'module': layers.step_of(module.Model), 'nn.Module': autograd.step_of(autograd.Model)}
 TOL = 1e-4 # relative to the largest entry of each gradient
@@ -27,7 +27,7 @@ def wrong(errs:dict  # Tensor name → relative error
     "Which gradients aren't right?"
     return [name for name, e in errs.items() if not e<=TOL]
 
-# %% ../nbs/cli.ipynb #ee0e8c64
+# %% ../nbs/cli.ipynb #34656667
 def verify(*tensors,    # `inp, targ, w1, b1, w2, b2`
            rungs=RUNGS  # Name → step
           ) -> dict:    # Per rung: 'loss', 'ms', and 'errs', which maps each of `w1 b1 w2 b2 inp` to its relative error
@@ -43,7 +43,7 @@ def verify(*tensors,    # `inp, targ, w1, b1, w2, b2`
         res[name]['errs'] = {k: rel_err(got[k], want[k]) for k in ('w1', 'b1', 'w2', 'b2', 'inp')}
     return res
 
-# %% ../nbs/cli.ipynb #a17c712a
+# %% ../nbs/cli.ipynb #9948e577
 def table(res:dict) -> str: # Text, from what `verify` returns
     lines = [f"{'rung':10} {'loss':>9} {'time':>8}  " + ' '.join(f'{n:>8}' for n in ('w1', 'b1', 'w2', 'b2', 'inp'))]
     for rung, r in res.items():
@@ -57,7 +57,7 @@ def table(res:dict) -> str: # Text, from what `verify` returns
 def picture(res:dict, inp, targ): # A figure, from what `verify` returns, and the rows that it ran on
     return show_errors({k: r['errs'] for k, r in res.items()}, inp[:10], targ[:10].int().tolist(), TOL)
 
-# %% ../nbs/cli.ipynb #63bf2f9b
+# %% ../nbs/cli.ipynb #cd77c122
 def _data(data) -> tuple: # Name of the data, `(x_train, y_train)`
     if data=='sample': return 'the sample', load_mnist(sample=True)[0]
     if data=='download': return 'MNIST', load_mnist()[0]
@@ -67,7 +67,7 @@ def _data(data) -> tuple: # Name of the data, `(x_train, y_train)`
         if os.environ.get('MINIMLP_DATA'): raise
     return "the package's sample of MNIST (full MNIST isn't on this machine; --data download fetches it)", load_mnist(sample=True)[0]
 
-# %% ../nbs/cli.ipynb #3382a05d
+# %% ../nbs/cli.ipynb #eb92903f
 def _tensors(data, n, nh, seed, device) -> tuple: # What is run, in words, and `inp, targ, w1, b1, w2, b2` on the device
     name, (x, y) = _data(data)
     if n is not None and not 1<=n<=len(x): raise ValueError(f"--n {n}: expected a number of rows from 1 to {len(x):,}")
@@ -76,7 +76,7 @@ def _tensors(data, n, nh, seed, device) -> tuple: # What is run, in words, and `
     return (f"{len(x):,} rows of {name}; 784-{nh}-1, seed {seed}, {device}, torch {torch.__version__}",
             [t.to(device) for t in (x, y, *init_params(784, nh, 1, seed=seed))])
 
-# %% ../nbs/cli.ipynb #a5a5c8ca
+# %% ../nbs/cli.ipynb #89cf9fcd
 @call_parse
 def minimlp_verify(data:str=None,    # Folder of IDX files, a .pkl.gz, 'sample' or 'download'; else what this machine has
                    n:int=None,       # Training rows to use; else all of them
@@ -97,7 +97,7 @@ def minimlp_verify(data:str=None,    # Folder of IDX files, a .pkl.gz, 'sample' 
         sys.exit(2)
     if any(wrong(r['errs']) for r in res.values()): sys.exit(1)
 
-# %% ../nbs/cli.ipynb #4106cfb8
+# %% ../nbs/cli.ipynb #f23f47da
 @call_parse
 def minimlp_sample(src:str, # Folder with the four files of full MNIST
                    dst:str  # Folder for the sample's four files

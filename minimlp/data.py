@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MIRRORS', 'SHA256', 'SAMPLE', 'read_idx', 'write_idx', 'make_sample', 'load_mnist']
 
-# %% ../nbs/00_data.ipynb #db4d9764
+# %% ../nbs/00_data.ipynb #abaf4b9c
 import gzip, os, pickle, struct, warnings
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,7 @@ import pooch
 import torch
 from torch import Tensor
 
-# %% ../nbs/00_data.ipynb #20914077
+# %% ../nbs/00_data.ipynb #69e15bd1
 def read_idx(path:Path       # IDX file of unsigned bytes, gzipped or not
             ) -> np.ndarray: # `uint8`, of the shape that the header states
     "Read one IDX file; `ValueError` where it is cut short, damaged or something else"
@@ -30,7 +30,7 @@ def read_idx(path:Path       # IDX file of unsigned bytes, gzipped or not
         raise ValueError(f"{path}: the header says {shape}, which is {np.prod(shape, dtype=object):,} bytes; {data.size:,} bytes follow")
     return data.reshape(shape)
 
-# %% ../nbs/00_data.ipynb #15194684
+# %% ../nbs/00_data.ipynb #10326082
 def write_idx(path:Path,     # Where to write; gzipped, whatever the name says
               arr:np.ndarray # `uint8`, any shape
              ) -> Path:      # `path`
@@ -40,7 +40,7 @@ def write_idx(path:Path,     # Where to write; gzipped, whatever the name says
     Path(path).write_bytes(gzip.compress(head + arr.tobytes(), mtime=0))
     return Path(path)
 
-# %% ../nbs/00_data.ipynb #0f9488dc
+# %% ../nbs/00_data.ipynb #358c6ad2
 def _tensors(x:np.ndarray,  # Images, `(n, 784)`, float32 in 0 to 255/256
              y:np.ndarray,  # Labels, `(n,)`, whole numbers in 0 to 9
              where          # The file or folder, for the error
@@ -53,7 +53,7 @@ def _tensors(x:np.ndarray,  # Images, `(n, 784)`, float32 in 0 to 255/256
     if x.dtype.kind!='f' or not (x.min()>=0 and x.max()<1): raise ValueError(f"{where}: pixels are floats from 0 to 255/256; got {x.dtype} from {x.min()} to {x.max()}")
     return torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y.astype(np.int64))
 
-# %% ../nbs/00_data.ipynb #c7964fa4
+# %% ../nbs/00_data.ipynb #afa1e7b3
 def _read_folder(folder:Path # Holds the four files, each gzipped or not
                 ) -> tuple:  # Three pairs: train, valid, test
     "Read the four IDX files; `FileNotFoundError` where one is missing"
@@ -69,7 +69,7 @@ def _read_folder(folder:Path # Holds the four files, each gzipped or not
     k = len(x)*5//6
     return (x[:k], y[:k]), (x[k:], y[k:]), test
 
-# %% ../nbs/00_data.ipynb #ac713594
+# %% ../nbs/00_data.ipynb #f9437620
 def make_sample(src:Path,   # Folder with the four files of full MNIST
                 dst:Path    # Folder for the four files of the sample; made where missing
                ) -> Path:   # `dst`
@@ -85,14 +85,14 @@ def make_sample(src:Path,   # Folder with the four files of full MNIST
         write_idx(dst/name, arr[rows[split]])
     return dst
 
-# %% ../nbs/00_data.ipynb #63083558
+# %% ../nbs/00_data.ipynb #3d16eba4
 MIRRORS = ('https://ossci-datasets.s3.amazonaws.com/mnist/', 'https://storage.googleapis.com/cvdf-datasets/mnist/')
 SHA256 = {'train-images-idx3-ubyte.gz': '440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609',
           'train-labels-idx1-ubyte.gz': '3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c',
           't10k-images-idx3-ubyte.gz':  '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6',
           't10k-labels-idx1-ubyte.gz':  'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6'}
 
-# %% ../nbs/00_data.ipynb #d3d300ab
+# %% ../nbs/00_data.ipynb #f68d2b76
 def _download(folder:Path # Cache; a file that is there with the right hash is kept
              ) -> Path:   # `folder`
     "Fetch what is missing of full MNIST, each file checked by its hash; `ConnectionError` where no mirror gives it"
@@ -106,11 +106,11 @@ def _download(folder:Path # Cache; a file that is there with the right hash is k
         else: raise ConnectionError(f"no mirror gave {name}: " + '; '.join(said))
     return Path(folder)
 
-# %% ../nbs/00_data.ipynb #cf81e953
+# %% ../nbs/00_data.ipynb #c6d4883c
 def _complete(folder:Path) -> bool: # Are the four canonical files there, bit for bit?
     return all((folder/f).is_file() and pooch.file_hash(folder/f)==sha for f,sha in SHA256.items())
 
-# %% ../nbs/00_data.ipynb #931b741a
+# %% ../nbs/00_data.ipynb #5db0aef4
 def _locate(download:bool) -> Path: # A folder, or a `.pkl.gz` file where `MINIMLP_DATA` names one
     "The place of full MNIST, or of the sample where there is no network; `FileNotFoundError` where it isn't here and mustn't be fetched"
     if env := os.environ.get('MINIMLP_DATA'):
@@ -126,7 +126,7 @@ def _locate(download:bool) -> Path: # A folder, or a `.pkl.gz` file where `MINIM
     except ConnectionError as e: warnings.warn(f"full MNIST can't be fetched, so this is the sample of 5,000 + 1,000 + 1,000 rows ({e})")
     return SAMPLE
 
-# %% ../nbs/00_data.ipynb #e78edb51
+# %% ../nbs/00_data.ipynb #ad61e3ae
 class _ArraysOnly(pickle.Unpickler):
     "Unpickles NumPy arrays; any other name in the file raises before it is looked up"
     def find_class(self, module, name):
@@ -145,7 +145,7 @@ def _read_pickle(path:Path) -> tuple: # Three pairs: train, valid, test
     if len(splits)!=3: raise ValueError(f"{path}: expected three pairs (train, valid, test); got {len(splits)}")
     return tuple(_tensors(x, y, path) for x, y in splits)
 
-# %% ../nbs/00_data.ipynb #4ed27e71
+# %% ../nbs/00_data.ipynb #b7037994
 SAMPLE = Path(str(files('minimlp')/'mnist'))
 
 def load_mnist(path:str|Path|None=None, # Folder of IDX files or a `.pkl.gz`; default: `$MINIMLP_DATA`, the cache, a download, the sample

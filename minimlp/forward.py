@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['init_params', 'lin', 'relu', 'model', 'residual', 'mse']
 
-# %% ../nbs/01_forward.ipynb #ed9d4861
+# %% ../nbs/01_forward.ipynb #17713c90
 import torch
 from torch import Tensor
 
-# %% ../nbs/01_forward.ipynb #c2056bb1
+# %% ../nbs/01_forward.ipynb #c29f2502
 def init_params(*sizes:int,   # Units per layer from input to output: `784, 50, 1`
                 seed:int=42   # Of a generator of its own
                ) -> list:     # `[w1, b1, w2, b2, …]`: weights `(n_in, n_out)` from N(0, 1), biases `(n_out,)` zero
@@ -18,7 +18,7 @@ def init_params(*sizes:int,   # Units per layer from input to output: `784, 50, 
     gen = torch.Generator().manual_seed(seed)
     return [t for i, o in zip(sizes, sizes[1:]) for t in (torch.randn(i, o, generator=gen), torch.zeros(o))]
 
-# %% ../nbs/01_forward.ipynb #44923040
+# %% ../nbs/01_forward.ipynb #b6d5d2f6
 def lin(inp:Tensor, # Activations, `(n, n_in)`
         w:Tensor,   # Weights, `(n_in, n_out)`
         b:Tensor,   # Bias, `(n_out,)`
@@ -29,13 +29,13 @@ def lin(inp:Tensor, # Activations, `(n, n_in)`
                          f"got {tuple(inp.shape)}, {tuple(w.shape)} and {tuple(b.shape)}. Is w transposed?")
     return inp@w + b
 
-# %% ../nbs/01_forward.ipynb #6bb36f63
+# %% ../nbs/01_forward.ipynb #fbd9ef77
 def relu(inp:Tensor  # Pre-activations, any shape
         ) -> Tensor: # The same shape, nowhere negative
     "`max(inp, 0)`, entry by entry"
     return inp.clamp_min(0.)
 
-# %% ../nbs/01_forward.ipynb #d09d38c8
+# %% ../nbs/01_forward.ipynb #f019b78e
 def model(inp:Tensor,           # Rows of pixels, `(n, n_in)`
           w1:Tensor, b1:Tensor, # First layer, `(n_in, nh)` and `(nh,)`
           w2:Tensor, b2:Tensor  # Second layer, `(nh, n_out)` and `(n_out,)`
@@ -43,7 +43,7 @@ def model(inp:Tensor,           # Rows of pixels, `(n, n_in)`
     "The two-layer network: linear, relu, linear"
     return lin(relu(lin(inp, w1, b1)), w2, b2)
 
-# %% ../nbs/01_forward.ipynb #fe104ba4
+# %% ../nbs/01_forward.ipynb #852ba72d
 def residual(out:Tensor,  # Predictions, `(n, 1)`
              targ:Tensor  # Targets, `(n,)`
             ) -> Tensor:  # `out[:,0] - targ`, `(n,)`
@@ -53,7 +53,7 @@ def residual(out:Tensor,  # Predictions, `(n, 1)`
                          "Other shapes would broadcast to a table of every prediction against every target")
     return out[:,0] - targ
 
-# %% ../nbs/01_forward.ipynb #9f46669b
+# %% ../nbs/01_forward.ipynb #14647bc9
 def mse(out:Tensor,  # Predictions, `(n, 1)`
         targ:Tensor  # Targets, `(n,)`
        ) -> Tensor:  # Scalar

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['Relu', 'Lin', 'Mse', 'Model', 'step_of']
 
-# %% ../nbs/03_layers.ipynb #db246f95
+# %% ../nbs/03_layers.ipynb #4432b2c3
 from torch import Tensor
 
 from .backward import lin_grad, mse_grad, relu_grad
 from .forward import lin, mse, relu
 
-# %% ../nbs/03_layers.ipynb #fee2fe60
+# %% ../nbs/03_layers.ipynb #046893d4
 class Relu:
     "`relu` that remembers its input `inp` and its output `out`, of any shape"
     def __call__(self, inp:Tensor) -> Tensor:
@@ -22,7 +22,7 @@ class Relu:
         "Leave the gradient in `inp.g`; needs `out.g`"
         relu_grad(self.inp, self.out)
 
-# %% ../nbs/03_layers.ipynb #859e10f7
+# %% ../nbs/03_layers.ipynb #96c34a41
 class Lin:
     "`lin` that remembers its input, its output and its parameters `w`, `(n_in, n_out)`, and `b`, `(n_out,)`"
     def __init__(self, w:Tensor, b:Tensor): self.w, self.b = w, b
@@ -35,7 +35,7 @@ class Lin:
         "Leave the gradients in `inp.g`, `w.g` and `b.g`; needs `out.g`"
         lin_grad(self.inp, self.out, self.w, self.b)
 
-# %% ../nbs/03_layers.ipynb #6c88d0f1
+# %% ../nbs/03_layers.ipynb #f6bd0383
 class Mse:
     "`mse` that remembers predictions `inp`, `(n, 1)`, and targets `targ`, `(n,)`"
     def __call__(self, inp:Tensor, targ:Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class Mse:
         "Leave the gradient in `inp.g`; this is where the way back begins"
         mse_grad(self.inp, self.targ)
 
-# %% ../nbs/03_layers.ipynb #9d591b16
+# %% ../nbs/03_layers.ipynb #14e28aa7
 class Model:
     "Linear layers with ReLU in between, and a loss at the end"
     Lin, Relu, Mse = Lin, Relu, Mse
@@ -65,7 +65,7 @@ class Model:
         if not hasattr(self.loss, 'out'): raise RuntimeError("nothing to go back through: call model(x, targ) before model.backward()")
         for l in (self.loss, *reversed(self.layers)): l.backward()
 
-# %% ../nbs/03_layers.ipynb #0d716876
+# %% ../nbs/03_layers.ipynb #15bf7a4a
 def step_of(Model:type # Made from `w1, b1, w2, b2, …`, called with `(inp, targ)`, with a method `backward`
            ):          # A step for `check_grads`: `step(inp, targ, *params)`, which returns the loss
     "One pass forward and one back through a fresh `Model`, as a function"

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Module', 'Relu', 'Lin', 'Mse', 'Model']
 
-# %% ../nbs/04_module.ipynb #3d3faa85
+# %% ../nbs/04_module.ipynb #1295bca9
 from torch import Tensor
 
 from . import layers
 from .backward import lin_grad, mse_grad, relu_grad
 from .forward import lin, mse, relu
 
-# %% ../nbs/04_module.ipynb #9dd28ac1
+# %% ../nbs/04_module.ipynb #73d91b78
 class Module:
     "Base of a layer: remembers what it was called with and what came out, for the way back"
     def __call__(self, *args:Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class Module:
         if not hasattr(self, 'out'): raise RuntimeError(f"nothing to go back through: call the {type(self).__name__} before its backward()")
         self.bwd(self.out, *self.args)
 
-# %% ../nbs/04_module.ipynb #8dda65b2
+# %% ../nbs/04_module.ipynb #a6fb1132
 class Relu(Module):
     "ReLU on a tensor of any shape"
     def forward(self, inp:Tensor) -> Tensor: return relu(inp)
@@ -48,7 +48,7 @@ class Mse(Module):
     def forward(self, inp:Tensor, targ:Tensor) -> Tensor: return mse(inp, targ)
     def bwd(self, out:Tensor, inp:Tensor, targ:Tensor) -> None: mse_grad(inp, targ)
 
-# %% ../nbs/04_module.ipynb #2da7f282
+# %% ../nbs/04_module.ipynb #6746aa1e
 class Model(layers.Model):
     "The model of chapter 3, on the layers of this one"
     Lin, Relu, Mse = Lin, Relu, Mse

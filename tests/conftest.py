@@ -1,6 +1,7 @@
 """What all tests share: the data they run on, and the last line, `N passed, N failed`.
 
-Tests run on the package's sample, or on full MNIST where MINIMLP_DATA names it; those marked `full` need the latter.
+Tests run on the package's sample, or on full MNIST where MINIMLP_DATA names it. Those marked `full` need the latter, and the one marked
+`origin` the text of the walk-through; where these aren't there, pytest counts them as deselected.
 """
 import os
 from pathlib import Path
@@ -19,7 +20,8 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(config, items):
-    left_out = [i for i in items if i.get_closest_marker('full') and not FULL]
+    here = dict(full=FULL, origin=ORIGIN.is_dir())
+    left_out = [i for i in items if any(i.get_closest_marker(m) and not there for m, there in here.items())]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [i for i in items if i not in left_out]
 

@@ -12,20 +12,13 @@ NBS = sorted((TOP/'nbs').glob('*.ipynb'))
 each = pytest.mark.parametrize('nb', NBS, ids=lambda p: p.name)
 
 
-def run(*cmd, cwd=TOP):
-    r = subprocess.run([sys.executable, '-m', *map(str, cmd)], cwd=cwd, capture_output=True, text=True)
-    assert r.returncode==0, r.stdout + r.stderr
-
-
-def nbdev(name, *args, cwd=TOP):
-    r = subprocess.run([sys.executable, '-c', f'from nbdev.{name[0]} import {name[1]} as f; f()', *map(str, args)], cwd=cwd, capture_output=True, text=True)
+def nbdev_in(folder, command, *args):
+    r = subprocess.run([f'{sys.prefix}/bin/{command}', *args], cwd=folder, capture_output=True, text=True)
     assert r.returncode==0, r.stdout + r.stderr
 
 
 @each
-def test_runs(nb):
-    r = subprocess.run([f'{sys.prefix}/bin/nbdev_test', '--path', str(nb), *(['--flags', 'full'] if FULL else [])], cwd=TOP, capture_output=True, text=True)
-    assert r.returncode==0, r.stdout + r.stderr
+def test_runs(nb): nbdev_in(TOP, 'nbdev_test', '--path', str(nb), *(['--flags', 'full'] if FULL else []))
 
 
 @pytest.fixture
@@ -34,11 +27,6 @@ def copy(tmp_path):
     for d in ('nbs', 'minimlp'): shutil.copytree(TOP/d, tmp_path/d, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
     for f in ('settings.ini', '_quarto.yml', 'pyproject.toml'): shutil.copy(TOP/f, tmp_path)
     return tmp_path
-
-
-def nbdev_in(folder, command):
-    r = subprocess.run([f'{sys.prefix}/bin/{command}'], cwd=folder, capture_output=True, text=True)
-    assert r.returncode==0, r.stdout + r.stderr
 
 
 def same_files(a, b, pattern):
@@ -80,6 +68,25 @@ def test_colab_link(nb):
     cfg, text = ini['DEFAULT'], nb.read_text(encoding='utf-8')
     want = f"https://colab.research.google.com/github/{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}/nbs/{nb.name}"
     assert nb.name=='index.ipynb' or want in text
+
+
+def test_links_lead_somewhere():
+    "Every link and picture of a page that isn't an address"
+    pages = {TOP/'README.md': (TOP/'README.md').read_text(encoding='utf-8'), TOP/'CONTRIBUTING.md': (TOP/'CONTRIBUTING.md').read_text(encoding='utf-8')}
+    for nb in NBS: pages[nb] = '\n'.join(c.source for c in nbformat.read(nb, as_version=4).cells if c.cell_type=='markdown')
+    links = [(page, link) for page, text in pages.items() for link in re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)', text)]
+    assert len(links)>20
+    assert [(page.name, link) for page, link in links if not (page.parent/link).is_file()]==[]
+
+
+def test_site_can_be_made(copy):
+    "nbdev's own half of the docs build: every page is processed, and the figures of the pages come along"
+    (copy/'proc.py').write_text('if __name__=="__main__":\n    from nbdev.serve import proc_nbs\n    proc_nbs()')
+    r = subprocess.run([sys.executable, 'proc.py'], cwd=copy, capture_output=True, text=True)
+    assert r.returncode==0, r.stdout + r.stderr
+    assert {p.name for p in NBS} <= {p.name for p in (copy/'_proc').glob('*.ipynb')}
+    assert (copy/'_proc'/'images'/'verify.png').is_file()
+    assert 'colab.research' in (copy/'_proc'/'01_forward.ipynb').read_text(encoding='utf-8')
 
 
 # Stored outputs

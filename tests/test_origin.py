@@ -45,8 +45,8 @@ def stale(ns):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize('_', [0] if ORIGIN.is_dir() else [], ids=['cells'])
-def test_origin_runs_on_this_library(_):
+@pytest.mark.origin
+def test_origin_runs_on_this_library():
     ns, compared, replaced = {}, [], []
     (x, y), (xv, yv), _ = load_mnist()
     for num, code, printed in cells():
