@@ -26,6 +26,9 @@ outputs: $(VENV)/dev.ok  ## run every chapter on full MNIST and store what it pr
 	@cd nbs && $(BIN)/jupyter nbconvert --to notebook --inplace --execute *.ipynb
 	@$(MAKE) -s prepare
 
+bugs: $(VENV)/dev.ok  ## train with every bug of chapter 7 and store the table (a few minutes)
+	@$(BIN)/python -c "from minimlp.bugs import measure; measure('nbs/bugs.json')"
+
 clean:           ## remove .venv and everything else that was made here
 	rm -rf $(VENV) _proc _docs build dist *.egg-info .pytest_cache .quarto
 	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
@@ -43,5 +46,5 @@ $(VENV)/dev.ok: $(VENV)/bin/python settings.ini setup.py constraints.txt
 	@$(BIN)/python -m pip install -e '.[dev]' -c constraints.txt
 	@touch $@ $(VENV)/lib.ok
 
-.PHONY: help demo test lab prepare readme outputs clean
+.PHONY: help demo test lab prepare readme outputs bugs clean
 .DEFAULT_GOAL := help

@@ -6,7 +6,7 @@
 __all__ = ['by_autograd', 'by_nudge', 'Found', 'compare', 'Run', 'inside', 'sizes', 'probes', 'second_call', 'used_twice', 'Row',
            'Report', 'check_backward']
 
-# %% ../nbs/06_gradcheck.ipynb #e1c50885
+# %% ../nbs/06_gradcheck.ipynb #224711e6
 import itertools, math, random, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .draw import show_matrices
-from .protocols import Case, LayerCase, as_case, clone, is_float, is_layer, rebuild, walk
+from .protocols import Case, LayerCase, as_case, clone, double, is_float, is_layer, walk
 from .suspects import Guess, guesses
 
 # %% ../nbs/06_gradcheck.ipynb #b941cb64
@@ -45,20 +45,24 @@ def by_autograd(case:Case, # What is on trial
         grads = torch.autograd.grad(out, list(leaves.values()), up, allow_unused=True) if out.requires_grad else [None]*len(leaves)
     return out.detach(), up, dict(zip(leaves, grads))
 
-# %% ../nbs/06_gradcheck.ipynb #8cad0b5e
+# %% ../nbs/06_gradcheck.ipynb #178dc466
 def by_nudge(case:Case, vals:dict, up:Tensor, # As for `by_autograd`
-             name:str, i:int                 # Which entry of which tensor
-            ) -> tuple:                      # The slope, and whether there is a kink within the step
+             name:str, i:int,                # Which entry of which tensor
+             doubt:float=0.                  # How far two opinions of the slope are apart; 0 where there is no quarrel
+            ) -> tuple:                      # The slope, and whether the entry sits on a kink that explains the doubt
     "The second witness: a central difference of `sum(out*up)`"
     def at(d):
         t = clone(vals[name])
         t[np.unravel_index(i, t.shape)] += d
         with torch.no_grad(): return _seeded(case.forward, {**_fresh(vals), name: t})
-    mid, size = at(0.), max(1., abs(vals[name].reshape(-1)[i].item()))
+    mid, size, slopes, gaps = at(0.), max(1., abs(vals[name].reshape(-1)[i].item())), [], []
     for h in (1e-5*size, 1e-7*size):
         right, left = ((at(h)-mid)*up).sum().item()/h, ((mid-at(-h))*up).sum().item()/h
-        if abs(right-left) <= 1e-3*max(abs(right), abs(left), 1e-3): return (right+left)/2, False
-    return (right+left)/2, True
+        slopes.append((right+left)/2); gaps.append(abs(right-left))
+        near = 1e-3*max(abs(right), abs(left), 1e-3)
+        if gaps[0]<=near and not doubt: return slopes[0], False
+    kink = gaps[1]>.5*gaps[0] and min(gaps)>(doubt/4 or near) # a bend that a smaller step makes no smaller
+    return slopes[gaps[0]>near], kink
 
 # %% ../nbs/06_gradcheck.ipynb #5a183a92
 @dataclass
@@ -74,7 +78,7 @@ class Found:
         diff = ((self.got.double()-self.want).abs() * (self.bad if self.kinks else 1)).nan_to_num(math.nan).max().item()
         return diff/self.want.abs().nan_to_num().max().item() if diff and self.want.any() else diff and math.inf*self.bad.any().item() or 0.
 
-# %% ../nbs/06_gradcheck.ipynb #1a36b0a8
+# %% ../nbs/06_gradcheck.ipynb #f3599017
 def compare(case, vals, up, name, got, want, gen, nudges=6) -> Found: # `gen` chooses the entries to nudge
     "Hold one gradient against autograd, and both against nudges"
     f = Found(name, got, want)
@@ -85,8 +89,8 @@ def compare(case, vals, up, name, got, want, gen, nudges=6) -> Found: # `gen` ch
     pool = doubt if len(doubt) else torch.arange(want.numel())
     ask = pool[torch.randperm(len(pool), generator=gen)[:40 if len(doubt) else nudges]].tolist()
     for i in ask:
-        slope, kink = by_nudge(case, vals, up, name, i)
         w, g = want.reshape(-1)[i].item(), got.reshape(-1)[i].item()
+        slope, kink = by_nudge(case, vals, up, name, i, abs(g-w) if len(doubt) and math.isfinite(g-w) else 0.)
         near = 1e-3*max(abs(slope), want.abs().nan_to_num().max().item(), 1e-6*up.abs().max().item())
         if kink: f.kinks += 1; bad[i] = False
         elif math.isfinite(slope) and abs(slope-w)>near: blind = True; bad[i] = not abs(slope-g)<=near
@@ -115,11 +119,12 @@ class Run:
     @property
     def ok(self) -> bool: return all(f.ok for f in self.found)
 
-# %% ../nbs/06_gradcheck.ipynb #3b7b4489
+# %% ../nbs/06_gradcheck.ipynb #86e0284c
 def _oracle(case, vals, gen) -> tuple: # Output, upstream gradient, what each gradient should be, and whether autograd can follow
     "By autograd, or by nudges alone where autograd sees nothing"
     if not any(map(is_float, vals.values())): raise ValueError("there is no float tensor among inputs and parameters, so there is no gradient to check")
     out, up, want = by_autograd(case, vals, lambda o: torch.randn(o.shape, generator=gen, dtype=torch.float64) if o.ndim else torch.ones_like(o))
+    if not out.is_floating_point(): raise ValueError(f"the forward pass gives {out.dtype}, and only floats have a gradient")
     if not out.isfinite().all(): raise ValueError("the forward pass gives nan or inf for these inputs, so there is no gradient to check")
     if any(g is not None for g in want.values()): return out, up, want, True
     total = sum(vals[k].numel() for k in want)
@@ -212,7 +217,7 @@ def sizes(case, vals, gen): # Yields `(label, values)`
 def _label(case, axes, size):
     return f'{size} row{"s"*(size>1)}' if (case.args[0], 0) in axes else f'{size} along ' + ' and '.join(f'axis {a} of {k}' for k, a in axes)
 
-# %% ../nbs/06_gradcheck.ipynb #f0fc4fd3
+# %% ../nbs/06_gradcheck.ipynb #85ae0569
 def probes(case, vals, gen, base): # Yields runs
     "Runs that show what the given input can't"
     fill = 0. if base.adds else math.nan
@@ -220,9 +225,9 @@ def probes(case, vals, gen, base): # Yields runs
     inputs = {k: t for k, t in vals.items() if k in case.args and is_float(t)}
     strided = {**vals, **{k: t.transpose(0, 1).contiguous().transpose(0, 1) for k, t in inputs.items() if t.ndim>1}}
     if _runs(case, strided): yield Run(case, strided, gen, 'non-contiguous input', fill=fill)
-    large = {**vals, **{k: t*1000 for k, t in inputs.items()}}
+    large = {**vals, **{k: t*(1e4/t.abs().max().clamp_min(1e-9)) for k, t in inputs.items()}}
     if _runs(case, large):
-        run = Run(case, large, gen, 'inputs ×1000', fill=fill)
+        run = Run(case, large, gen, 'large inputs', fill=fill)
         run.found = [f for f in run.found if isinstance(f.got, Tensor) and f.got.shape==f.want.shape and f.want.isfinite().all() and not f.got.isfinite().all()]
         yield run
 
@@ -307,10 +312,10 @@ def _markdown(self):
 Report.__str__ = Report.__repr__ = _text
 Report._repr_markdown_ = _markdown
 
-# %% ../nbs/06_gradcheck.ipynb #72540497
+# %% ../nbs/06_gradcheck.ipynb #97d614cb
 def _examine(target, inputs, gen, deep=True) -> tuple: # Case, runs, what is told
     case = as_case(target, inputs)
-    vals = {k: clone(t).double() if is_float(t) else clone(t) for k, t in case.vals.items()}
+    vals = {k: double(t) for k, t in case.vals.items()}
     base = Run(case, vals, gen)
     if not base.ok and isinstance(case, LayerCase) and (zeros := Run(case, vals, gen, fill=0.)).ok: base = zeros # it adds to .g
     if not deep: return case, [base], {}
@@ -324,9 +329,12 @@ def _blame(case, base, gen): # Yields rows of the layers inside a model that are
     for p, args, _ in inside(case, base.vals, base.up):
         _, runs, _ = _examine(parts[p], args, gen, deep=False)
         for f in runs[0].found:
-            if not f.ok: yield _row(f.name, runs), p
+            if not f.ok:
+                row = _row(f.name, runs)
+                row.name = f'{p}.{row.name}'
+                yield row
 
-# %% ../nbs/06_gradcheck.ipynb #7431e147
+# %% ../nbs/06_gradcheck.ipynb #1de40792
 def check_backward(target,               # A layer, a model with its loss, a pair `(forward, backward)`, or a `torch.autograd.Function`
                    *inputs,              # What it is called with; a few rows are enough. They stay as they are
                    accumulate:bool=False, # Must a second call add to `.g`?
@@ -338,11 +346,11 @@ def check_backward(target,               # A layer, a model with its loss, a pai
         case, runs, told = _examine(target, inputs, gen)
         rows = [_row(k, runs) for k in dict.fromkeys(f.name for run in runs for f in run.found)]
         parts = [] if all(r.ok for r in rows) else list(_blame(case, runs[0], gen))
-    for r, p in parts: r.name = f'{p}.{r.name}'
-    blame = [Guess(b.name, f'{r.name}: {b.why}') for r, _ in parts for b in r.bugs[:1]]
+    blame = [Guess(b.name, f'{r.name}: {b.why}') for r in parts for b in r.bugs[:1]]
     for r in rows:
-        if not r.ok: r.bugs = blame + [b for b in r.bugs if not blame or b.name!='unknown']
+        own = [p for p in parts if p.name==r.name]
+        if not r.ok: r.bugs = own[0].bugs if own else blame + [b for b in r.bugs if not blame or b.name!='unknown']
         elif accumulate and told.get('a second call')=='overwrites' and (r.name not in case.args or told.get('an input used twice')=='overwrites'):
             r.ok, r.bugs = False, [Guess('overwritten', 'a second use overwrites the gradient of the first, where it should add to it')]
     return Report(getattr(target, '__name__', None) or type(target).__name__ if not isinstance(target, tuple) else target[1].__name__,
-                  rows + [r for r, _ in parts], [r.label for r in runs], sum(f.nudged for run in runs for f in run.found), [f'{k} {v}' for k, v in told.items() if v])
+                  rows + [p for p in parts if p.name not in {r.name for r in rows}], [r.label for r in runs], sum(f.nudged for run in runs for f in run.found), [f'{k} {v}' for k, v in told.items() if v])

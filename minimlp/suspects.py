@@ -23,7 +23,7 @@ class Guess:
 def fits(a:Tensor, b) -> bool: # Are they the same to six digits, and not just both zero?
     return isinstance(b, Tensor) and a.shape==b.shape and bool(b.any()) and bool(((a-b).abs() <= 1e-6*b.abs().max()).all())
 
-# %% ../nbs/suspects.ipynb #2f7200b2
+# %% ../nbs/suspects.ipynb #9ea6c061
 def factor(got:Tensor, want:Tensor): # `c`, or None where no constant fits
     "The constant `c` other than 1 with `got = c*want`"
     c = ((got*want).sum()/(want*want).sum()).item() if want.any() else math.nan
@@ -31,22 +31,23 @@ def factor(got:Tensor, want:Tensor): # `c`, or None where no constant fits
 
 def factors(c:float, n:int, k:int, loss:bool): # Yields guesses for `n` rows and `k` columns
     "What a constant factor means"
+    count = lambda n, word: f'{n} {word}' + 's'*(n!=1)
     size = f'{abs(c):.2f}× too large' if abs(c)>1 else f'{1/abs(c):.2f}× too small' if abs(c)<1 else 'exactly opposite'
     many, few = (('mean_missing', 'the mean over the batch is missing'), ('mean_twice', 'the mean over the batch is taken twice')) if loss else (
                  ('sum_for_mean', 'a sum over the batch stands where a mean belongs'), ('mean_for_sum', 'a mean over the batch stands where a sum belongs'))
     known = [(n, *many), (1/n, *few), (-1, 'sign', 'the sign is wrong'), (2, 'factor_two', 'a factor 2 is too many'), (.5, 'factor_two_missing', 'the factor 2 of the square is missing'),
              (k, 'class_mean_missing', 'the mean over the columns is missing'), (1/k, 'class_mean_extra', 'a mean over the columns is too many')]
-    hits = [Guess(name, f'{size} ({n} rows, {k} columns): {why}') for v, name, why in known if v!=1 and abs(c-v)<1e-4*abs(v)]
+    hits = [Guess(name, f'{size} ({count(n, "row")}, {count(k, "column")}): {why}') for v, name, why in known if v!=1 and abs(c-v)<1e-4*abs(v)]
     yield from hits or [Guess('constant_factor', f'{c:.4g} times what it should be, everywhere: a constant is wrong or missing')]
 
-# %% ../nbs/suspects.ipynb #ae59a4d4
+# %% ../nbs/suspects.ipynb #ecdcd8cb
 def shapes(got:Tensor, want:Tensor): # Yields guesses
     "What another shape means"
     g, w = tuple(got.shape), tuple(want.shape)
     said = f'its shape is {g} and should be {w}'
     if got.ndim==want.ndim+1 and g[1:]==w and g[0]!=1: yield Guess('not_summed', f'{said}: the sum over {g[0]} rows is missing')
     elif got.ndim==2 and g==w[::-1]: yield Guess('transposed', f'{said}: transposed' + ('' if fits(got.t().double(), want) else ', and with other numbers'))
-    elif got.numel()==want.numel() and got.ndim<want.ndim: yield Guess('squeezed', f'{said}: an axis of length one was squeezed away')
+    elif got.ndim<want.ndim: yield Guess('squeezed', f'{said}: an axis was squeezed or summed away')
     elif got.numel()==want.numel(): yield Guess('extra_axis', f'{said}: an axis of length one is too many (keepdim?)')
     else: yield Guess('broadcast', f'{said}: tensors were broadcast against each other')
 
@@ -104,7 +105,7 @@ def mixed_up(f, run): # Yields `(name, tensor, sentence)`
     for k, g in run.everything():
         if k!=f.name: yield 'wrong_tensor', g, f'it is the gradient of {k}'
 
-# %% ../nbs/suspects.ipynb #76292b30
+# %% ../nbs/suspects.ipynb #d1e20ba8
 def unwritten(f, run): # Yields guesses
     "No gradient at all, or holes in it"
     if isinstance(f.got, Exception):
@@ -114,10 +115,10 @@ def unwritten(f, run): # Yields guesses
         yield Guess('raises', f'backward raises {said}')
     elif f.got is None or f.got.isnan().all(): yield Guess('never_written', 'nothing was written: it is as it was before the backward pass')
     elif lost := int((~f.got.isfinite()).sum()):
-        if run.label=='inputs ×1000': yield Guess('overflow', f'{lost} of {f.got.numel()} entries are nan or inf where inputs are a thousand times as large: something overflows')
+        if run.label=='large inputs': yield Guess('overflow', f'{lost} of {f.got.numel()} entries are nan or inf where inputs reach 10,000: something overflows')
         else: yield Guess('partly_written', f'{lost} of {f.got.numel()} entries are nan: not all of it was written')
 
-# %% ../nbs/suspects.ipynb #ddda5488
+# %% ../nbs/suspects.ipynb #910a933d
 def guesses(f, run): # Yields guesses, the best first; `f` is one wrong tensor in the `run`
     "The likely bugs behind a wrong gradient"
     first = list(unwritten(f, run))
@@ -129,13 +130,16 @@ def guesses(f, run): # Yields guesses, the best first; `f` is one wrong tensor i
         return
     got, want = f.got.double(), f.want
     if t := precision(f.got, want, f.rel_err): yield Guess('low_precision', f'right to {f.rel_err:.0e} only: it is computed in {t}'); return
-    c = factor(got, want)
-    if c is not None: yield from factors(c, run.rows, run.cols, not run.out.ndim)
-    if want.ndim==2 and want.shape[0]==want.shape[1] and fits(got.t(), want): yield Guess('transposed', 'it is the transpose of what it should be')
-    yield from masks(got, want, run.up)
+    c, found = factor(got, want), []
+    if c is not None: found += factors(c, run.rows, run.cols, not run.out.ndim)
+    if want.ndim==2 and want.shape[0]==want.shape[1] and fits(got.t(), want): found.append(Guess('transposed', 'it is the transpose of what it should be'))
+    found += masks(got, want, run.up)
     if c is None:
-        yield from (Guess(name, why) for family in (others, mixed_up)*run.follows for name, g, why in family(f, run) if fits(got, g) and not fits(g, want))
-        yield from places(f.bad)
+        found += [Guess(name, why) for family in (others, mixed_up)*run.follows for name, g, why in family(f, run) if fits(got, g) and not fits(g, want)]
+        found += places(f.bad)
+    yield from found or [_worst(got, want)]
+
+def _worst(got, want) -> Guess: # Where nothing fits
     i = int((got-want).abs().nan_to_num(math.inf).argmax())
     at = ', '.join(str(int(j)) for j in torch.unravel_index(torch.tensor(i), want.shape)) if want.ndim else ''
-    yield Guess('unknown', f'no known bug fits; the worst entry, [{at}], is {got.reshape(-1)[i].item():.6g} and should be {want.reshape(-1)[i].item():.6g}')
+    return Guess('unknown', f'no known bug fits; the worst entry, [{at}], is {got.reshape(-1)[i].item():.6g} and should be {want.reshape(-1)[i].item():.6g}')

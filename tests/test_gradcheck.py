@@ -1,0 +1,143 @@
+"`check_backward` catches and names every bug of the catalogue, and accuses no right layer, at any size, dtype or seed"
+import math
+
+import pytest, torch
+import torch.nn.functional as F
+from hypothesis import given, settings, strategies as st
+
+from minimlp import layers, module
+from minimlp.bugs import BUGS, CrossEntropy, MseWide, Sigmoid, Softmax, suspect, verdict
+from minimlp.forward import init_params
+from minimlp.gradcheck import check_backward
+from minimlp.module import Lin, Model, Module, Mse, Relu
+
+SHAPES = [(5, 3, 4), (2, 4, 3), (8, 6, 6), (16, 10, 7)]
+NAMED = {}
+
+
+@pytest.mark.parametrize('name', BUGS)
+def test_bug_is_caught(name):
+    results = [verdict(name, n=n, n_in=i, n_out=o, seed=seed)[:2] for seed, (n, i, o) in enumerate(SHAPES)]
+    assert all(caught for caught, _ in results)
+    NAMED[name] = sum(named for _, named in results)/len(results)
+
+
+def test_bugs_are_named():
+    "Nine in ten are named right by the first two guesses"
+    if len(NAMED)<len(BUGS): NAMED.update({k: verdict(k)[1] for k in BUGS if k not in NAMED}) # run alone
+    assert sum(NAMED.values()) >= .9*len(BUGS), NAMED
+
+
+# Right layers: those of the library, and more than twenty of torch.nn with a backward pass by hand
+
+class Hand(Module):
+    "`forward` by PyTorch, `bwd` by hand: a function of output and inputs that returns the gradients"
+    def __init__(self, f, g, **params):
+        self.f, self.g = f, g
+        vars(self).update(params)
+    def forward(self, *args): return self.f(*args)
+    def bwd(self, out, *args):
+        grads = self.g(out, *args)
+        for t, g in zip(args, grads if isinstance(grads, tuple) else (grads,)): t.g = g
+
+
+class LayerNorm(Module):
+    def __init__(self, k): self.w, self.b = torch.randn(k), torch.randn(k)
+    def forward(self, x): return F.layer_norm(x, x.shape[-1:], self.w, self.b)
+    def bwd(self, out, x):
+        r = (x.var(-1, unbiased=False, keepdim=True)+1e-5).rsqrt()
+        h, d = (x-x.mean(-1, keepdim=True))*r, out.g*self.w
+        self.w.g, self.b.g = (out.g*h).sum(0), out.g.sum(0)
+        x.g = r*(d - d.mean(-1, keepdim=True) - h*(d*h).mean(-1, keepdim=True))
+
+
+class BatchNorm(Module):
+    def __init__(self, k): self.w, self.b, self.mean = torch.randn(k), torch.randn(k), torch.zeros(k)
+    def forward(self, x):
+        self.mean.mul_(.9).add_(.1*x.detach().mean(0))
+        self.r = (x.var(0, unbiased=False)+1e-5).rsqrt()
+        self.h = (x-x.mean(0))*self.r
+        return self.h*self.w + self.b
+    def bwd(self, out, x):
+        self.w.g, self.b.g, d = (out.g*self.h).sum(0), out.g.sum(0), out.g*self.w
+        x.g = self.r*(d - d.mean(0) - self.h*(d*self.h).mean(0))
+
+
+class Dropout(Module):
+    def forward(self, x): self.mask = (torch.rand_like(x)>.3).to(x)/.7; return x*self.mask
+    def bwd(self, out, x): x.g = out.g*self.mask
+
+
+class Embedding(Module):
+    def __init__(self, k): self.w = torch.randn(k, 4)
+    def forward(self, i): return self.w[i]
+    def bwd(self, out, i): self.w.g = torch.zeros_like(self.w).index_add_(0, i, out.g)
+
+
+class Fixed(Module):
+    "Keeps its sizes in attributes"
+    def __init__(self, w): self.w, self.n_in, self.n_out = w, *w.shape
+    def forward(self, x): return x@self.w/self.n_in
+    def bwd(self, out, x): x.g, self.w.g = out.g@self.w.t()/self.n_in, x.t()@out.g/self.n_in
+
+
+class Bilinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w, scale): ctx.save_for_backward(x, w); ctx.scale = scale; return x@w*scale
+    @staticmethod
+    def backward(ctx, g): x, w = ctx.saved_tensors; return g@w.t()*ctx.scale, x.t()@g*ctx.scale, None
+
+
+sig, phi = torch.sigmoid, lambda x: (1+torch.erf(x/2**.5))/2
+x1, x2 = lambda n, k: [torch.randn(n, k)], lambda n, k: [torch.randn(n, k), torch.randn(n, k)]
+HAND = dict(
+    Sigmoid=(sig, lambda o, x: o*(1-o)*o.g, x1), Tanh=(torch.tanh, lambda o, x: (1-o*o)*o.g, x1),
+    LeakyReLU=(lambda x: F.leaky_relu(x, .1), lambda o, x: torch.where(x>0, o.g, .1*o.g), x1),
+    ReLU_on_the_kink=(F.relu, lambda o, x: (x>=0)*o.g, lambda n, k: [torch.randn(n, k).round()]),
+    ReLU6=(F.relu6, lambda o, x: ((x>0)&(x<6))*o.g, lambda n, k: [4*torch.randn(n, k)]),
+    ELU=(F.elu, lambda o, x: torch.where(x>0, o.g, x.exp()*o.g), x1), Softplus=(F.softplus, lambda o, x: sig(x)*o.g, x1),
+    GELU=(F.gelu, lambda o, x: (phi(x)+x*torch.exp(-x*x/2)/math.sqrt(2*math.pi))*o.g, x1),
+    SiLU=(F.silu, lambda o, x: sig(x)*(1+x*(1-sig(x)))*o.g, x1), Hardtanh=(F.hardtanh, lambda o, x: (x.abs()<1)*o.g, x1),
+    Softsign=(F.softsign, lambda o, x: o.g/(1+x.abs())**2, x1), LogSigmoid=(F.logsigmoid, lambda o, x: sig(-x)*o.g, x1),
+    Softmax=(lambda x: x.softmax(-1), lambda o, x: o*(o.g-(o*o.g).sum(-1, keepdim=True)), x1),
+    LogSoftmax=(lambda x: x.log_softmax(-1), lambda o, x: o.g-o.exp()*o.g.sum(-1, keepdim=True), x1),
+    L1Loss=(F.l1_loss, lambda o, x, t: (x-t).sign()/x.numel(), x2), HuberLoss=(F.huber_loss, lambda o, x, t: (x-t).clamp(-1, 1)/x.numel(), x2),
+    BCEWithLogits=(F.binary_cross_entropy_with_logits, lambda o, x, t: (sig(x)-t)/x.numel(), lambda n, k: [torch.randn(n, k), torch.rand(n, k)]),
+    CrossEntropy=(F.cross_entropy, lambda o, x, t: (x.softmax(1)-F.one_hot(t, x.shape[1]))/len(t), lambda n, k: [torch.randn(n, k), torch.randint(k, (n,))]),
+    Add=(torch.add, lambda o, a, b: (o.g, o.g), x2), Mul=(torch.mul, lambda o, a, b: (o.g*b, o.g*a), x2),
+    MatMul=(torch.matmul, lambda o, a, b: (o.g@b.t(), a.t()@o.g), lambda n, k: [torch.randn(n, k), torch.randn(k, n+1)]),
+    Mean=(lambda x: x.mean(1), lambda o, x: (o.g[:,None]/x.shape[1]).expand_as(x), x1),
+    MaxPool=(lambda x: x.max(1).values, lambda o, x: F.one_hot(x.argmax(1), x.shape[1])*o.g[:,None], x1),
+    Flatten=(lambda x: x.reshape(-1), lambda o, x: o.g.reshape(x.shape), x1),
+    Conv1d=(F.conv1d, lambda o, x, w: (torch.nn.grad.conv1d_input(x.shape, w, o.g), torch.nn.grad.conv1d_weight(x, w.shape, o.g)),
+            lambda n, k: [torch.randn(n, 2, k+3), torch.randn(3, 2, 2)]),
+)
+MADE = dict(
+    LayerNorm=lambda n, k: (LayerNorm(k), torch.randn(n, k)), BatchNorm=lambda n, k: (BatchNorm(k), torch.randn(n, k)),
+    Dropout=lambda n, k: (Dropout(), torch.randn(n, k)), Embedding=lambda n, k: (Embedding(k), torch.randint(k, (n,))),
+    Fixed=lambda n, k: (Fixed(torch.randn(k, 3)), torch.randn(n, k)), Function=lambda n, k: (Bilinear, torch.randn(n, k), torch.randn(k, 3), 2.),
+    Pair=lambda n, k: ((lambda x, w, b: (x@w+b, (x, w)), lambda d, c: (d@c[1].t(), c[0].t()@d, d.sum(0))), torch.randn(n, k), torch.randn(k, 3), torch.randn(3)),
+    **{f'ours_{c.__name__}': lambda n, k, c=c: suspect(c, n, k, k+1)[0] for c in (MseWide, Sigmoid, Softmax, CrossEntropy)},
+    **{f'{L.__name__[8:]}_Lin': lambda n, k, L=L: (L.Lin(torch.randn(k, 3), torch.randn(3)), torch.randn(n, k)) for L in (layers, module)},
+    **{f'{L.__name__[8:]}_Relu': lambda n, k, L=L: (L.Relu(), torch.randn(n, k)) for L in (layers, module)},
+    **{f'{L.__name__[8:]}_Mse': lambda n, k, L=L: (L.Mse(), torch.randn(n, 1), torch.randn(n)) for L in (layers, module)},
+    **{f'{L.__name__[8:]}_Model': lambda n, k, L=L: (L.Model(*init_params(k, 4, k, 1)), torch.randn(n, k), torch.randn(n)) for L in (layers, module)},
+    **{k: lambda n, i, f=f, g=g, mk=mk: (Hand(f, g), *mk(n, i)) for k, (f, g, mk) in HAND.items()},
+)
+
+
+@pytest.mark.parametrize('name', MADE)
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(n=st.integers(1, 9), k=st.integers(1, 7), seed=st.integers(0, 2**31), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_right_layer_is_not_accused(name, n, k, seed, dtype):
+    torch.manual_seed(seed)
+    target, *args = MADE[name](n, k)
+    check_backward(target, *(a.to(dtype) if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args), seed=seed).raise_if_wrong()
+
+
+def test_autograd_may_be_blind():
+    "A forward pass that hides a part from autograd: the nudges decide, for right and for wrong"
+    hidden = lambda x: x*x.detach()
+    x = torch.randn(4, 3)
+    check_backward(Hand(hidden, lambda o, x: 2*x*o.g), x).raise_if_wrong()
+    assert not check_backward(Hand(hidden, lambda o, x: x*o.g), x).ok
