@@ -135,6 +135,13 @@ def test_right_layer_is_not_accused(name, n, k, seed, dtype):
     check_backward(target, *(a.to(dtype) if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args), seed=seed).raise_if_wrong()
 
 
+def test_a_faint_kink_is_a_kink():
+    "A row whose hidden units are all off sits on the kink of the next layer, where its share of a bias gradient is a thousandth of the whole"
+    torch.manual_seed(237484505)
+    target, *args = MADE['layers_Model'](8, 2)
+    check_backward(target, *args, seed=237484505).raise_if_wrong()
+
+
 def test_autograd_may_be_blind():
     "A forward pass that hides a part from autograd: the nudges decide, for right and for wrong"
     hidden = lambda x: x*x.detach()
