@@ -286,7 +286,7 @@ def _build(cls, seed):
     if issubclass(cls, Softmax): m.layers.append(cls())
     return m, ps, lr, wide, one
 
-# %% ../nbs/07_bugs.ipynb #131514df
+# %% ../nbs/07_bugs.ipynb #453efcdf
 def train(cls:type, seed:int, epochs:int=10, bs:int=64) -> float: # Accuracy on the sample's 1,000 validation digits; nan where it stops with an error
     "Train the smallest network in which `cls` has a place, by plain SGD on the sample's 5,000 digits"
     (x, y), (xv, yv), _ = load_mnist(sample=True)
@@ -295,7 +295,7 @@ def train(cls:type, seed:int, epochs:int=10, bs:int=64) -> float: # Accuracy on 
     gen = torch.Generator().manual_seed(seed)
     try:
         for _ in range(epochs):
-            for i in torch.randperm(len(x), generator=gen).split(bs):
+            for i in torch.randperm(len(x), generator=gen)[:len(x)//bs*bs].split(bs):
                 m(x[i], targ[i])
                 m.backward()
                 for p in {id(p): p for p in ps}.values(): p -= lr*p.g

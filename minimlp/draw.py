@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['show_images', 'show_matrices', 'show_errors']
 
-# %% ../nbs/draw.ipynb #258d620f
+# %% ../nbs/draw.ipynb #ea192f35
 import io, math
 
 import torch
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # %% ../nbs/draw.ipynb #d3ae98e3
 class _Picture(Figure):
@@ -56,16 +57,17 @@ def show_images(imgs,             # `(n, h*h)` or `(n, h, w)`: digits, weights (
     _grid(fig, imgs, labels, title, cols)
     return fig
 
-# %% ../nbs/draw.ipynb #8ea2048f
+# %% ../nbs/draw.ipynb #19392da9
 def show_matrices(mats:dict,   # Title → tensor with one axis or two; entries that aren't finite are drawn in gray
                   title:str='' # One line above all
                  ) -> Figure:  # As from `show_images`
     "Tensors side by side, each on a scale of its own"
-    fig = _Picture(figsize=(3*len(mats), 2.6), layout='constrained')
+    fig = _Picture(figsize=(max(4.5, 3*len(mats)), 2.6), layout='constrained')
     for ax, (name, m) in zip(fig.subplots(1, len(mats), squeeze=False)[0], mats.items()):
         m = torch.atleast_2d(m.detach().cpu().double())
         top = m[m.isfinite()].abs().max().item() if m.isfinite().any() else 1.
         ax.set(title=name, facecolor='gray', xlabel='column', ylabel='row')
+        for axis in (ax.xaxis, ax.yaxis): axis.set_major_locator(MaxNLocator(integer=True))
         fig.colorbar(ax.imshow(m.flatten(1), cmap='RdBu_r', vmin=-top or -1, vmax=top or 1, aspect='auto'), ax=ax)
     fig.suptitle(title, fontsize=11)
     return fig
