@@ -1,7 +1,7 @@
 # make help lists what there is. Everything lives in .venv; `make clean` undoes it all.
 PYTHON ?= python3
 VENV   := .venv
-BIN    := $(CURDIR)/$(VENV)/bin
+BIN    := $(VENV)/bin
 
 help:            ## list these commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 12
@@ -23,7 +23,7 @@ readme: $(VENV)/dev.ok  ## write README.md from nbs/index.ipynb
 
 outputs: $(VENV)/dev.ok  ## run every chapter on full MNIST and store what it prints (MINIMLP_DATA, the cache or a download)
 	@$(BIN)/minimlp_verify --data download --out nbs/images/verify.png
-	@cd nbs && $(BIN)/jupyter nbconvert --to notebook --inplace --execute *.ipynb
+	@cd nbs && ../$(BIN)/jupyter nbconvert --to notebook --inplace --execute *.ipynb
 	@$(MAKE) -s prepare
 
 bugs: $(VENV)/dev.ok  ## train with every bug of chapter 7 and store the table (a few minutes)
@@ -36,7 +36,7 @@ clean:           ## remove .venv and everything else that was made here
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 10) or sys.exit("minimlp needs Python 3.10 or later, and $(PYTHON) is %d.%d; say make PYTHON=python3.12" % v)'
 	@echo "Setting up $(VENV). This happens once, and PyTorch is a large download."
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo 'Python could not make $(VENV); on Debian and Ubuntu it needs the package python3-venv.'; exit 1; }
 
 $(VENV)/lib.ok: $(VENV)/bin/python settings.ini setup.py constraints.txt
 	@$(BIN)/python -m pip install -e . -c constraints.txt

@@ -30,7 +30,7 @@ class Model(nn.Module):
 
     def forward(self, x:Tensor, targ:Tensor) -> Tensor: return mse(self.layers(x), targ)
 
-# %% ../nbs/05_autograd.ipynb #f2094b52
+# %% ../nbs/05_autograd.ipynb #c2ce2a09
 def step_of(Model:type # Made from `n_in, nh, n_out`, differentiated by autograd
            ):          # A step for `check_grads`: `step(inp, targ, w1, b1, w2, b2)`, which returns the loss
     "One pass forward and one back through a fresh `Model` with the weights given; autograd's gradients are left in `.g`"

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['mse_grad', 'relu_grad', 'lin_grad', 'forward_and_backward', 'reference', 'run_fresh', 'check_grads', 'rel_err']
 
-# %% ../nbs/02_backward.ipynb #69911036
+# %% ../nbs/02_backward.ipynb #6ae2c4d7
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .forward import lin, mse, relu, residual
+from .forward import check_lin, lin, mse, relu, residual
 
 # %% ../nbs/02_backward.ipynb #732103bc
 def _upstream(out:Tensor) -> Tensor: # `out.g`, of the shape of `out`
@@ -27,21 +27,24 @@ def mse_grad(inp:Tensor, # Predictions, `(n, 1)`; gets `.g`
     "Gradient of `mse(inp, targ)` in `inp.g`; `ValueError` as from `residual`"
     inp.g = 2. * residual(inp, targ)[:,None] / len(targ)
 
-# %% ../nbs/02_backward.ipynb #248af1a3
+# %% ../nbs/02_backward.ipynb #ab459e86
 def relu_grad(inp:Tensor, # What went into `relu`; gets `.g`
               out:Tensor  # What came out, with its `.g`
              ) -> None:   # The gradient is left in `inp.g`
     "Gradient of `relu` in `inp.g`: that of `out` where `inp` was positive, else zero"
+    if inp.shape!=out.shape: raise ValueError(f"inp and out of a relu have one shape; got {tuple(inp.shape)} and {tuple(out.shape)}")
     inp.g = (inp > 0) * _upstream(out)
 
-# %% ../nbs/02_backward.ipynb #895fcc9f
+# %% ../nbs/02_backward.ipynb #3367a493
 def lin_grad(inp:Tensor, # What went in, `(n, n_in)`; gets `.g`
              out:Tensor, # What came out, `(n, n_out)`, with its `.g`
              w:Tensor,   # Weights, `(n_in, n_out)`; gets `.g`
              b:Tensor,   # Bias, `(n_out,)`; gets `.g`
             ) -> None:   # The gradients are left in `inp.g`, `w.g` and `b.g`
     "Gradients of `lin(inp, w, b)` in `.g` of each argument"
+    check_lin(inp, w, b)
     g = _upstream(out)
+    if g.shape!=(len(inp), w.shape[1]): raise ValueError(f"out should be {(len(inp), w.shape[1])} for these inp and w; got {tuple(g.shape)}")
     inp.g = g @ w.t()
     w.g = inp.t() @ g
     b.g = g.sum(0)

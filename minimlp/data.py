@@ -92,7 +92,7 @@ SHA256 = {'train-images-idx3-ubyte.gz': '440fcabf73cc546fa21475e81ea370265605f56
           't10k-images-idx3-ubyte.gz':  '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6',
           't10k-labels-idx1-ubyte.gz':  'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6'}
 
-# %% ../nbs/00_data.ipynb #f68d2b76
+# %% ../nbs/00_data.ipynb #38007aa8
 def _download(folder:Path # Cache; a file that is there with the right hash is kept
              ) -> Path:   # `folder`
     "Fetch what is missing of full MNIST, each file checked by its hash; `ConnectionError` where no mirror gives it"
@@ -102,7 +102,7 @@ def _download(folder:Path # Cache; a file that is there with the right hash is k
         said = []
         for m in MIRRORS:
             try: pooch.retrieve(m+name, f'sha256:{sha}', fname=name, path=folder, downloader=get); break
-            except (OSError, ValueError) as e: said.append(f'{m}: {e}')
+            except (OSError, ValueError) as e: said.append(f'{m}: {type(e).__name__}, {str(e).splitlines()[0][:80]}')
         else: raise ConnectionError(f"no mirror gave {name}: " + '; '.join(said))
     return Path(folder)
 
@@ -145,7 +145,7 @@ def _read_pickle(path:Path) -> tuple: # Three pairs: train, valid, test
     if len(splits)!=3: raise ValueError(f"{path}: expected three pairs (train, valid, test); got {len(splits)}")
     return tuple(_tensors(x, y, path) for x, y in splits)
 
-# %% ../nbs/00_data.ipynb #b7037994
+# %% ../nbs/00_data.ipynb #331d5c62
 SAMPLE = Path(str(files('minimlp')/'mnist'))
 
 def load_mnist(path:str|Path|None=None, # Folder of IDX files or a `.pkl.gz`; default: `$MINIMLP_DATA`, the cache, a download, the sample
@@ -154,7 +154,7 @@ def load_mnist(path:str|Path|None=None, # Folder of IDX files or a `.pkl.gz`; de
               ) -> tuple:               # `((x_train, y_train), (x_valid, y_valid), (x_test, y_test))`
     "MNIST as tensors: x float32 `(n, 784)` in 0 to 255/256, y int64 `(n,)`; bad files raise a `ValueError` that names them"
     if sample and path is not None: raise ValueError(f"sample=True and path={str(path)!r} exclude each other: leave one of them out")
-    path = SAMPLE if sample else _locate(download) if path is None else Path(path)
+    path = SAMPLE if sample else _locate(download) if path is None else Path(path).expanduser()
     if path.is_dir(): return _read_folder(path)
     if path.is_file(): return _read_pickle(path)
     raise FileNotFoundError(f"{path}: expected a folder with MNIST's four files, or a .pkl.gz file; nothing is there")

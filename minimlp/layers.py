@@ -46,13 +46,14 @@ class Mse:
         "Leave the gradient in `inp.g`; this is where the way back begins"
         mse_grad(self.inp, self.targ)
 
-# %% ../nbs/03_layers.ipynb #14e28aa7
+# %% ../nbs/03_layers.ipynb #9363bec6
 class Model:
     "Linear layers with ReLU in between, and a loss at the end"
     Lin, Relu, Mse = Lin, Relu, Mse
 
     def __init__(self, *params:Tensor): # `w1, b1, w2, b2, …`, as from `init_params`
-        if not params or len(params)%2: raise ValueError(f"Model takes a weight and a bias per layer, w1, b1, w2, b2, …; got {len(params)} tensors")
+        if not params or len(params)%2 or not all(isinstance(p, Tensor) for p in params):
+            raise ValueError(f"Model takes a weight and a bias per layer, Model(w1, b1, w2, b2, …) or Model(*params); got {[type(p).__name__ for p in params]}")
         layers = [l for w, b in zip(params[::2], params[1::2]) for l in (self.Lin(w, b), self.Relu())]
         self.layers, self.loss = layers[:-1], self.Mse()
 

@@ -13,7 +13,7 @@ from conftest import TOP
 
 run_notebook.__test__ = False
 TARGETS = re.compile(r'_grad$|backward$|^bwd$|^_upstream$')
-SWAPS = [(r'\.sum\(', '.mean('), (r'\.t\(\)', ''), (r'>', '<'), (r'2\. \* ', ''), (r' / len\(targ\)', ''), (r'reversed\((.*?)\)', r'\1'),
+SWAPS = [(r'\.sum\(', '.mean('), (r'\.t\(\)', ''), (r'>', '<'), (r'>', '>='), (r'2\. \* ', ''), (r' / len\(targ\)', ''), (r'reversed\((.*?)\)', r'\1'),
          (r'\(inp > 0\) \* ', ''), (r'inp\.t\(\) @ g', 'g.t() @ inp'), (r'self\.out, ', 'self.out.clone(), ')]
 SURVIVORS = {} # `chapter: statement → mutant`, and why it makes no difference
 

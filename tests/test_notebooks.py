@@ -112,20 +112,19 @@ def printed(cell):
     return ''.join(outs), kinds
 
 
-@pytest.mark.full
 @each
-def test_stored_outputs(nb):
-    "A run from top to bottom in JupyterLab's own kernel prints what is stored"
+def test_in_jupyter(nb):
+    "A run from top to bottom in JupyterLab's own kernel works, and on full MNIST it prints what is stored"
     stored = nbformat.read(nb, as_version=4)
     fresh = nbformat.read(nb, as_version=4)
-    fresh.cells = [c for c in fresh.cells if 'nbdev_export()' not in c.source]
+    for cells in (stored, fresh): cells.cells = [c for c in cells.cells if 'nbdev_export()' not in c.source and not re.search(r'^#\| slow', c.source, re.M)]
     NotebookClient(fresh, timeout=600, resources={'metadata': {'path': str(nb.parent)}}).execute()
     wrong = []
     for s, f in zip(stored.cells, fresh.cells):
         if s.cell_type!='code' or re.search(r'^#\s*\|\s*timing\b', s.source, re.M): continue
         (a, ka), (b, kb) = printed(s), printed(f)
         if ka!=kb or not same(a, b): wrong.append(f'{s.source}\n--- stored {ka}\n{a}\n--- now {kb}\n{b}')
-    assert not wrong, 'run `make outputs`\n' + '\n\n'.join(wrong)
+    assert not FULL or not wrong, 'run `make outputs`\n' + '\n\n'.join(wrong)
 
 
 def test_output_check_can_fail():
