@@ -57,18 +57,18 @@ def show_images(imgs,             # `(n, h*h)` or `(n, h, w)`: digits, weights (
     _grid(fig, imgs, labels, title, cols)
     return fig
 
-# %% ../nbs/draw.ipynb #19392da9
+# %% ../nbs/draw.ipynb #5e8867ed
 def show_matrices(mats:dict,   # Title → tensor with one axis or two; entries that aren't finite are drawn in gray
                   title:str='' # One line above all
                  ) -> Figure:  # As from `show_images`
     "Tensors side by side, each on a scale of its own"
     fig = _Picture(figsize=(max(4.5, 3*len(mats)), 2.6), layout='constrained')
     for ax, (name, m) in zip(fig.subplots(1, len(mats), squeeze=False)[0], mats.items()):
-        m = torch.atleast_2d(m.detach().cpu().double())
+        m = torch.atleast_2d(m.detach().cpu().double()).flatten(1)
         top = m[m.isfinite()].abs().max().item() if m.isfinite().any() else 1.
         ax.set(title=name, facecolor='gray', xlabel='column', ylabel='row')
         for axis in (ax.xaxis, ax.yaxis): axis.set_major_locator(MaxNLocator(integer=True))
-        fig.colorbar(ax.imshow(m.flatten(1), cmap='RdBu_r', vmin=-top or -1, vmax=top or 1, aspect='auto'), ax=ax)
+        fig.colorbar(ax.imshow(m.numpy(), cmap='RdBu_r', vmin=-top or -1, vmax=top or 1, aspect='auto'), ax=ax)
     fig.suptitle(title, fontsize=11)
     return fig
 

@@ -334,7 +334,7 @@ def _blame(case, base, gen): # Yields rows of the layers inside a model that are
                 row.name = f'{p}.{row.name}'
                 yield row
 
-# %% ../nbs/06_gradcheck.ipynb #1de40792
+# %% ../nbs/06_gradcheck.ipynb #4796b421
 def check_backward(target,               # A layer, a model with its loss, a pair `(forward, backward)`, or a `torch.autograd.Function`
                    *inputs,              # What it is called with; a few rows are enough. They stay as they are
                    accumulate:bool=False, # Must a second call add to `.g`?
@@ -352,5 +352,6 @@ def check_backward(target,               # A layer, a model with its loss, a pai
         if not r.ok: r.bugs = own[0].bugs if own else blame + [b for b in r.bugs if not blame or b.name!='unknown']
         elif accumulate and told.get('a second call')=='overwrites' and (r.name not in case.args or told.get('an input used twice')=='overwrites'):
             r.ok, r.bugs = False, [Guess('overwritten', 'a second use overwrites the gradient of the first, where it should add to it')]
-    return Report(getattr(target, '__name__', None) or type(target).__name__ if not isinstance(target, tuple) else target[1].__name__,
+    name = target[1].__name__ if isinstance(target, tuple) else getattr(target, '__name__', type(target).__name__)
+    return Report(name.lstrip('_'),
                   rows + [p for p in parts if p.name not in {r.name for r in rows}], [r.label for r in runs], sum(f.nudged for run in runs for f in run.found), [f'{k} {v}' for k, v in told.items() if v])
