@@ -7,7 +7,7 @@ __all__ = ['BUGS', 'RIGHT', 'Bug', 'bug', 'Sigmoid', 'Softmax', 'CrossEntropy', 
            'measure']
 
 # %% ../nbs/07_bugs.ipynb #4cc547fc
-import json, statistics, time
+import json, time
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pooch
 import torch
-from torch import Tensor
 
 # %% ../nbs/00_data.ipynb #69e15bd1
 def read_idx(path:Path       # IDX file of unsigned bytes, gzipped or not

@@ -1,7 +1,6 @@
 "What a notebook can't hold of `load_mnist`: mirrors that fail, a process that is killed, a pickle by Python 2, and how the sample was made"
-import gzip, hashlib, subprocess, sys, threading, time, warnings
+import hashlib, subprocess, sys, threading, time, warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np, pytest, torch
 

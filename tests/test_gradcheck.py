@@ -9,7 +9,7 @@ from minimlp import layers, module
 from minimlp.bugs import BUGS, CrossEntropy, MseWide, Sigmoid, Softmax, suspect, verdict
 from minimlp.forward import init_params
 from minimlp.gradcheck import check_backward
-from minimlp.module import Lin, Model, Module, Mse, Relu
+from minimlp.module import Module
 
 SHAPES = [(5, 3, 4), (2, 4, 3), (8, 6, 6), (16, 10, 7)]
 NAMED = {}
