@@ -6,7 +6,7 @@
 __all__ = ['BUGS', 'RIGHT', 'Bug', 'bug', 'Sigmoid', 'Softmax', 'CrossEntropy', 'MseWide', 'suspect', 'verdict', 'train',
            'measure']
 
-# %% ../nbs/07_bugs.ipynb #4cc547fc
+# %% ../nbs/07_bugs.ipynb #20ec5638
 import json, time
 from dataclasses import dataclass
 from pathlib import Path
