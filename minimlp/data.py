@@ -122,7 +122,7 @@ def _locate(download:bool) -> Path: # A folder, or a `.pkl.gz` file where `MINIM
     if not download: raise FileNotFoundError(f"full MNIST isn't on this machine: not in {cache}, and MINIMLP_DATA isn't set. "
                                              "Allow the download, name a folder, or take load_mnist(sample=True)")
     try: return _download(cache)
-    except ConnectionError as e: warnings.warn(f"full MNIST can't be fetched, so this is the sample of 5,000 + 1,000 + 1,000 rows ({e})")
+    except ConnectionError as e: warnings.warn(f"full MNIST can't be fetched, so this is the sample of 5,000 + 1,000 + 1,000 rows ({e})", stacklevel=3)
     return SAMPLE
 
 # %% ../nbs/00_data.ipynb #ad61e3ae
