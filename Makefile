@@ -30,8 +30,8 @@ bugs: $(VENV)/dev.ok  ## train with every bug of chapter 7 and store the table (
 	@$(BIN)/python -c "from minimlp.bugs import measure; measure('nbs/bugs.json')"
 
 clean:           ## remove .venv and everything else that was made here
-	rm -rf $(VENV) _proc _docs build dist *.egg-info .pytest_cache .quarto
-	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+	rm -rf $(VENV) _proc _docs build dist *.egg-info .pytest_cache .hypothesis .quarto
+	find . '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 10) or sys.exit("minimlp needs Python 3.10 or later, and $(PYTHON) is %d.%d; say make PYTHON=python3.12" % v)'
