@@ -170,11 +170,8 @@ def minimlp_check(what:str,               # file.py:Name or module:Name; Name a 
                  ):
     """Check every gradient of a hand-written backward pass, and name the likely bug. Exits with 1 where one is wrong.
 
-For example, a file layers.py with a class Scale, made from weights (3,) and called with a matrix (n, 3):
-  minimlp_check layers.py:Scale --args 3 --inputs 5x3
-A loss with targets, and a pair of functions:
-  minimlp_check losses.py:CrossEntropy --inputs 8x10,8i10
-  minimlp_check cs.py:forward,backward --inputs 5x3,3x4,4"""
+For example, a class Scale in layers.py, made from weights of shape (3,) and called with a matrix (5, 3), is checked by: minimlp_check layers.py:Scale --args 3 --inputs 5x3.
+A loss of ten classes: --inputs 8x10,8i10. A pair of functions: minimlp_check mine.py:forward,backward --inputs 5x3,3x4,4."""
     torch.manual_seed(seed)
     try:
         report = check_backward(load_target(what, _tensors_of(args)), *_tensors_of(inputs), accumulate=accumulate, seed=seed)

@@ -170,9 +170,9 @@ def inside(case, vals, up) -> list: # `(path, inputs, gradient of the first inpu
             return _cls.__call__(self, *args)
         l.__class__ = type(type(l).__name__, (type(l),), {'__call__': call})
     with torch.enable_grad(): out = _seeded(obj, *case.fill(_fresh(vals)))
-    firsts = [args[0] for _, args in log]
-    grads = torch.autograd.grad(out, firsts, up, allow_unused=True) if firsts and out.requires_grad else [None]*len(firsts)
-    return [(p, tuple(map(clone, args)), g) for (p, args), g in zip(log, grads)]
+    firsts = {i: args[0] for i, (_, args) in enumerate(log) if args and is_float(args[0])} # an embedding begins with whole numbers
+    grads = dict(zip(firsts, torch.autograd.grad(out, list(firsts.values()), up, allow_unused=True))) if firsts and out.requires_grad else {}
+    return [(p, tuple(map(clone, args)), grads.get(i)) for i, (p, args) in enumerate(log)]
 
 def _everything(self):
     yield from ((k, g) for k, g in self.want.items() if g is not None)

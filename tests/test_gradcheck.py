@@ -142,6 +142,20 @@ def test_a_faint_kink_is_a_kink():
     check_backward(target, *args, seed=237484505).raise_if_wrong()
 
 
+def test_a_model_may_begin_with_whole_numbers():
+    "An embedding under a layer that is wrong: the blame goes to the layer"
+    class Net:
+        def __init__(self): self.layers = [Embedding(5), BUGS['mask_missing'].cls()]
+        def __call__(self, x):
+            for l in self.layers: x = l(x)
+            return x
+        def backward(self):
+            for l in reversed(self.layers): l.backward()
+    torch.manual_seed(0)
+    report = check_backward(Net(), torch.randint(5, (6,)))
+    assert [b.name for r in report.rows for b in r.bugs[:1]]==['mask_missing']*len(report.rows) and not report.ok
+
+
 def test_autograd_may_be_blind():
     "A forward pass that hides a part from autograd: the nudges decide, for right and for wrong"
     hidden = lambda x: x*x.detach()
