@@ -46,20 +46,24 @@ class Mse:
         "Leave the gradient in `inp.g`; this is where the way back begins"
         mse_grad(self.inp, self.targ)
 
-# %% ../nbs/03_layers.ipynb #9363bec6
+# %% ../nbs/03_layers.ipynb #89263734
 class Model:
     "Linear layers with ReLU in between, and a loss at the end"
     Lin, Relu, Mse = Lin, Relu, Mse
 
-    def __init__(self, *params:Tensor): # `w1, b1, w2, b2, …`, as from `init_params`
+    def __init__(self, *params:Tensor, # `w1, b1, w2, b2, …`, as from `init_params`
+                 loss=None):           # Called as `loss(out, targ)`, with a method `backward`; else `Mse()`
         if not params or len(params)%2 or not all(isinstance(p, Tensor) for p in params):
             raise ValueError(f"Model takes a weight and a bias per layer, Model(w1, b1, w2, b2, …) or Model(*params); got {[type(p).__name__ for p in params]}")
         layers = [l for w, b in zip(params[::2], params[1::2]) for l in (self.Lin(w, b), self.Relu())]
-        self.layers, self.loss = layers[:-1], self.Mse()
+        self.layers, self.loss = layers[:-1], self.Mse() if loss is None else loss
 
-    def __call__(self, x:Tensor, targ:Tensor) -> Tensor:
+    def predict(self, x:Tensor) -> Tensor:
+        "What comes out of the last layer, `(n, n_out)`, before the loss"
         for l in self.layers: x = l(x)
-        return self.loss(x, targ)
+        return x
+
+    def __call__(self, x:Tensor, targ:Tensor) -> Tensor: return self.loss(self.predict(x), targ)
 
     def backward(self) -> None:
         "Leave `.g` on every parameter, every activation and the input; call the model first"
