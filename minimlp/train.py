@@ -86,13 +86,13 @@ class Adam(Optimizer):
         root = (v/(1-b2**self.t)).sqrt_().add_(self.eps)
         p.addcdiv_(m, root, value=-self.lr/(1-b1**self.t))
 
-# %% ../nbs/09_train.ipynb #1ed03bf9
+# %% ../nbs/09_train.ipynb #fd3be325
 def cosine(done:float,       # Share of all steps that are taken, 0 to 1
-           warmup:float=.05  # Share that climbs from zero to the full rate
+           warmup:float=.05  # Share that climbs from zero to the full rate, less than 1
           ) -> float:        # Factor for the rate, 0 to 1
     "Linear warm-up, then half a cosine down to zero (Loshchilov and Hutter 2017)"
     if done<warmup: return done/warmup
-    return .5 + .5*math.cos(math.pi*(done-warmup)/(1-warmup)) if warmup<1 else 1.
+    return .5 + .5*math.cos(math.pi*(done-warmup)/(1-warmup))
 
 def constant(done:float # As for `cosine`
             ) -> float: # 1
