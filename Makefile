@@ -6,8 +6,11 @@ BIN    := $(VENV)/bin
 help:            ## list these commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 12
 
-demo: $(VENV)/lib.ok  ## run every version of the network on real digits, and check every gradient
+demo: $(VENV)/lib.ok  ## run every version of the network on real digits, check every gradient, and train for a few seconds
 	@$(BIN)/minimlp_verify
+	@echo
+	@rm -rf runs/demo
+	@$(BIN)/minimlp_train --preset quick --data sample --out runs/demo
 
 test: $(VENV)/dev.ok  ## run every chapter and every test; on full MNIST where MINIMLP_DATA names it
 	@$(BIN)/python -m pytest
@@ -23,14 +26,17 @@ readme: $(VENV)/dev.ok  ## write README.md from nbs/index.ipynb
 
 outputs: $(VENV)/dev.ok  ## run every chapter on full MNIST and store what it prints (MINIMLP_DATA, the cache or a download)
 	@$(BIN)/minimlp_verify --data download --out nbs/images/verify.png
-	@cd nbs && ../$(BIN)/jupyter nbconvert --to notebook --inplace --execute *.ipynb
+	@cd nbs && CI=true ../$(BIN)/jupyter nbconvert --to notebook --inplace --execute *.ipynb
 	@$(MAKE) -s prepare
 
 bugs: $(VENV)/dev.ok  ## train with every bug of chapter 7 and store the table (a few minutes)
 	@$(BIN)/python -c "from minimlp.bugs import measure; measure('nbs/bugs.json')"
 
+published: $(VENV)/dev.ok  ## train all networks of the published table and store their errors (half an hour; goes on where it was stopped)
+	@$(BIN)/minimlp_train --table nbs/published.json --data download
+
 clean:           ## remove .venv and everything else that was made here
-	rm -rf $(VENV) _proc _docs build dist *.egg-info .pytest_cache .hypothesis .quarto
+	rm -rf $(VENV) runs/demo _proc _docs build dist *.egg-info .pytest_cache .hypothesis .quarto
 	find . '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -46,5 +52,5 @@ $(VENV)/dev.ok: $(VENV)/bin/python settings.ini setup.py constraints.txt
 	@$(BIN)/python -m pip install -e '.[dev]' -c constraints.txt
 	@touch $@ $(VENV)/lib.ok
 
-.PHONY: help demo test lab prepare readme outputs bugs clean
+.PHONY: help demo test lab prepare readme outputs bugs published clean
 .DEFAULT_GOAL := help

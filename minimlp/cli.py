@@ -197,7 +197,7 @@ def _settings(preset:str, given:dict) -> Settings: # Options that weren't given 
     if (s.sizes[0], s.sizes[-1])!=(784, 10): raise ValueError(f"--sizes {','.join(map(str, s.sizes))}: MNIST has 784 pixels and 10 classes, so sizes begin with 784 and end with 10")
     return s
 
-# %% ../nbs/cli.ipynb #f793a7ed
+# %% ../nbs/cli.ipynb #63627aa9
 def _title(s:Settings, rows:int, name:str, device:str) -> str: # What is trained, in words
     loss = {'ce': 'cross-entropy', 'mse': 'squared error'}[s.loss] + (f' smoothed by {s.smooth:g}' if s.smooth else '')
     opt = {'sgd': f'SGD with momentum {s.momentum:g}', 'adam': 'Adam'}[s.opt]
@@ -205,21 +205,22 @@ def _title(s:Settings, rows:int, name:str, device:str) -> str: # What is trained
     return (f"{'-'.join(map(str, s.sizes))}{'' if s.biases else ' without biases'}, {loss}, on {rows:,} rows of {name}\n"
             f"{opt}, rate {s.lr:g} ({s.schedule}){wd}, {s.epochs} epochs in batches of {s.bs}; seed {s.seed}, {device}, torch {torch.__version__}")
 
-def _epochs(history:list) -> str: # One line per epoch
+def _epochs(history:list) -> str: # About ten lines
+    every = -(-len(history)//10)
     lines = [f"{'epoch':>5} {'rate':>8} {'loss':>8}   {'validation':>10} {'wrong':>7} {'dead':>5}   seconds"]
-    for h in history:
+    for h in [h for h in history if h['epoch'] in (1, len(history)) or h['epoch']%every==0]:
         v = h.get('valid')
         told = f"{v['loss']:10.4f} {1-v['accuracy']:7.2%} {sum(v['dead']):5}" if v else f"{'trained on, too':>24}"
         lines.append(f"{h['epoch']:5} {h['lr']:8.4f} {h['loss']:8.4f}   {told}   {h['secs']:7.2f}")
     return '\n'.join(lines)
 
-# %% ../nbs/cli.ipynb #5574e3b2
+# %% ../nbs/cli.ipynb #9a825015
 def _report(model, history:list, test:tuple, out:Path) -> None:
     "Print the epochs and the test error, and leave data and pictures in `out`"
     x, y = test
     wrong = (model.predict(x).argmax(1)!=y).nonzero()[:,0]
     guess = model.predict(x[wrong]).argmax(1)
-    print(_epochs(history), f"\nTest digits: {len(wrong)} of {len(x):,} wrong, {errors(model, test)[0]:.2f}%", sep='\n')
+    print(_epochs(history), f"\nTest digits: {100-errors(model, test)[0]:.2f}% right, {len(wrong)} of {len(x):,} wrong", sep='\n')
     (out/'history.json').write_text(json.dumps(history, indent=1))
     show_history(history, out.name).savefig(out/'curves.png', dpi=150)
     pics = {'first_layer': show_images(model.layers[0].w.t()[:20], title='The weights of 20 hidden units')}

@@ -171,11 +171,11 @@ PRESETS = { # name → settings, published test error in %, source
     'quick':      (Settings(sizes=(784, 50, 10), wd=4e-3, decoupled=True, epochs=40), None, ''),
 }
 
-# %% ../nbs/runs.ipynb #1d96c9eb
+# %% ../nbs/runs.ipynb #54eb8b71
 def errors(model, *splits # Pairs `(x, y)`
           ) -> list:      # Per pair the share of wrong rows, in %
     "How much the model gets wrong"
-    return [round(100*(1-accuracy(model, *xy)), 4) for xy in splits]
+    return [round(100*(1-accuracy(model.predict(x), y)), 4) for x, y in splits]
 
 def _one(s:Settings, train, valid, test) -> dict: # A line of the table
     t0 = time.perf_counter()

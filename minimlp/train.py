@@ -30,15 +30,13 @@ def batches(n:int,                  # Rows
     "Shuffle `n` rows and cut them into batches"
     return torch.randperm(n, generator=gen).split(bs)
 
-# %% ../nbs/09_train.ipynb #3e6d750e
-def accuracy(model,    # With a method `predict`
-             x:Tensor, # Rows, `(n, n_in)`
-             y:Tensor  # Classes, `(n,)`
-            ) -> float: # 0 to 1
-    "Share of the rows whose largest output is that of the right class"
-    out = model.predict(x)
-    if y.shape!=out.shape[:1]: raise ValueError(f"expected one class for each of {len(out)} rows; got {tuple(y.shape)}")
-    return (out.argmax(1)==y).float().mean().item()
+# %% ../nbs/09_train.ipynb #c7f4a1d7
+def accuracy(out:Tensor, # Outputs, `(n, c)`, as from `model.predict`
+             targ:Tensor # Classes, `(n,)`
+            ) -> float:  # 0 to 1
+    "Share of the rows whose largest output is that of the right class; `ValueError` where the shapes don't fit"
+    if out.ndim!=2 or targ.shape!=out.shape[:1]: raise ValueError(f"expected outputs (n, c) and classes (n,); got {tuple(out.shape)} and {tuple(targ.shape)}")
+    return (out.argmax(1)==targ).double().mean().item()
 
 # %% ../nbs/09_train.ipynb #b14bd802
 class Optimizer:
@@ -99,20 +97,19 @@ def constant(done:float # As for `cosine`
     "The same rate from first to last"
     return 1.
 
-# %% ../nbs/09_train.ipynb #8695429b
-def dead_units(model,   # Its first part is a list `layers`
-               x:Tensor # Rows, `(n, n_in)`
-              ) -> list: # For each hidden layer the number of units that are zero for every row
-    "Count the hidden units that nothing in `x` wakes"
-    model.predict(x)
+# %% ../nbs/09_train.ipynb #b72e08b8
+def dead_units(model   # With a list `layers` of linear layers and ReLUs in turn
+              ) -> list: # For each hidden layer the number of units that were zero for every row
+    "Count the hidden units that nothing woke in the last forward pass"
     return [int((l.out<=0).all(0).sum()) for l in model.layers[1::2]]
 
-def evaluate(model,    # With `predict` and `loss`
+def evaluate(model,    # With `predict`, `loss` and `layers`
              x:Tensor, # Rows, `(n, n_in)`
              y:Tensor  # Classes, `(n,)`
             ) -> dict: # 'loss', 'accuracy' and 'dead'
     "How good the model is on these rows"
-    return dict(loss=model.loss(model.predict(x), y).item(), accuracy=accuracy(model, x, y), dead=dead_units(model, x))
+    out = model.predict(x)
+    return dict(loss=model.loss(out, y).item(), accuracy=accuracy(out, y), dead=dead_units(model))
 
 # %% ../nbs/09_train.ipynb #269117b0
 def _blame(opt, x:Tensor) -> str: # The likely cause of a loss that isn't a number

@@ -8,6 +8,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 os.environ['MINIMLP_DATA'] = str(Path(os.environ.get('MINIMLP_DATA') or TOP/'minimlp'/'mnist').resolve())
+os.environ['CI'] = 'true'  # no progress bars
 
 from minimlp.data import load_mnist  # after MINIMLP_DATA is set
 

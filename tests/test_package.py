@@ -8,7 +8,7 @@ from conftest import TOP
 CHECK = '''
 import importlib, importlib.util, json, sys
 from minimlp.data import load_mnist
-mods = {m: importlib.import_module(f'minimlp.{m}').__file__ for m in 'data forward backward layers module autograd draw cli'.split()}
+mods = {m: importlib.import_module(f'minimlp.{m}').__file__ for m in 'data forward backward layers module autograd gradcheck bugs softmax train runs image draw cli'.split()}
 print(json.dumps(dict(rows=[len(x) for x, _ in load_mnist(sample=True)], where=mods['data'], fastcore=importlib.import_module('fastcore').__version__,
                       extra=[m for m in 'nbdev jupyter IPython ipykernel nbclient pytest'.split() if importlib.util.find_spec(m)])))
 '''
@@ -61,6 +61,10 @@ def test_clean_environment(clean, tmp_path, fastcore):
     assert said['fastcore'].startswith(fastcore[2:] if fastcore[:2]=='==' else fastcore[2])
     r = sh(clean/'bin'/'minimlp_verify', '--data', 'sample', '--n', 500, '--out', tmp_path/'v.png', cwd=tmp_path)
     assert '4 of 4 rungs are right' in r.stdout and (tmp_path/'v.png').read_bytes()[1:4]==b'PNG'
+    r = sh(clean/'bin'/'minimlp_train', '--data', 'sample', '--epochs', 2, '--out', 'trained', cwd=tmp_path)
+    assert re.search(r'[89]\d\.\d\d% right', r.stdout) and (tmp_path/'trained'/'weights.safetensors').is_file(), r.stdout
+    r = sh(clean/'bin'/'minimlp_predict', 'trained/weights.safetensors', TOP/'tests'/'seven.png', cwd=tmp_path)
+    assert re.search(r'^7 .*%', r.stdout, re.M) and (tmp_path/'seven-seen.png').read_bytes()[1:4]==b'PNG'
     help = sh(clean/'bin'/'minimlp_verify', '--help', cwd=tmp_path).stdout
     for option in ('--data', '--n', '--nh', '--seed', '--device', '--out'): assert option in help
     r = sh(clean/'bin'/'minimlp_verify', '--data', 'no/such/place', cwd=tmp_path, ok=False)

@@ -1,0 +1,100 @@
+"Trainings as people run them: presets on the sample, stopped by Ctrl-C or by force and taken up again, on a full disk, in a terminal and in Jupyter"
+import fcntl, json, os, pty, re, resource, signal, struct, subprocess, sys, termios, time
+from dataclasses import replace
+
+import nbformat, pytest
+from nbclient import NotebookClient
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from minimlp.data import load_mnist
+from minimlp.runs import PRESETS, errors, load_run, run
+
+RUN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample']
+LONG = ['--sizes', '784,200,10', '--epochs', '25', '--opt', 'adam', '--lr', '0.001']
+
+
+def start(out, *args, **kw): return subprocess.Popen([*RUN, *args, '--out', str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kw)
+
+
+def finish(p):
+    out, err = p.communicate(timeout=300)
+    return p.returncode, out, err
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_preset_on_the_sample(preset):
+    train, valid, test = load_mnist(sample=True)
+    model, history = run(replace(PRESETS[preset][0], epochs=3), train, valid)
+    assert errors(model, test)[0] < 20 and history[0]['loss'] > history[-1]['loss']
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp('undisturbed')
+    code, said, err = finish(start(out, *LONG))
+    assert (code, err)==(0, '') and 'of 1,000 wrong' in said
+    return load_file(out/'weights.safetensors')
+
+
+@pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGKILL])
+def test_stopped_and_taken_up_again(sig, undisturbed, tmp_path):
+    "Ctrl-C, and the plug pulled, in the middle of an epoch: the last epoch is kept, and the same command ends at the very same weights"
+    path = tmp_path/'weights.safetensors'
+    p = start(tmp_path, *LONG)
+    epochs = lambda: len(load_run(path)[2]['history']) if path.exists() else 0
+    until = time.time()+120
+    while epochs()<3 and time.time()<until: time.sleep(.02)
+    p.send_signal(sig)
+    code, _, err = finish(p)
+    done = epochs()
+    assert 3<=done<25, 'it was to be stopped in the middle'
+    if sig==signal.SIGINT: assert code==130 and f'stopped after epoch {done} of 25' in err and str(path) in err and 'Traceback' not in err, err
+    code, said, err = finish(start(tmp_path, *LONG))
+    assert (code, err)==(0, '')
+    again = load_file(path)
+    assert set(again)==set(undisturbed) and all((again[k]==undisturbed[k]).all() for k in again)
+    assert [h['epoch'] for h in json.loads((tmp_path/'history.json').read_text())]==list(range(1, 26))
+
+
+def test_weights_are_plain_safetensors(tmp_path):
+    code, *_ = finish(start(tmp_path, '--sizes', '784,20,10', '--epochs', '1', '--wd', '0.01'))
+    with safe_open(tmp_path/'weights.safetensors', 'pt') as f:
+        assert code==0 and f.get_tensor('w1').shape==(784, 20) and f.get_tensor('b2').shape==(10,)
+        assert json.loads(f.metadata()['settings'])['wd']==.01
+
+
+def test_full_disk_is_told_before_training(tmp_path):
+    "Writing fails for real, beyond 10 kB, and no epoch has been trained"
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+    t0 = time.time()
+    code, said, err = finish(start(tmp_path/'new', '--epochs', '100000', preexec_fn=limit))
+    assert code==2 and "can't be written (File too large)" in err and 'Traceback' not in err and 'epoch ' not in said, err
+    assert time.time()-t0<60
+
+
+def test_bar_in_a_terminal(tmp_path):
+    "One line that moves, in a terminal of 60 columns; none in a pipe, which the other tests see by their empty stderr"
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 60, 0, 0))
+    env = {k: v for k, v in os.environ.items() if k!='CI'} | dict(TERM='xterm')
+    p = subprocess.Popen([*RUN, '--epochs', '3', '--out', str(tmp_path)], stdout=subprocess.PIPE, stderr=theirs, env=env)
+    os.close(theirs)
+    seen = b''
+    while True:
+        try: part = os.read(ours, 4096)
+        except OSError: break # the other end is closed
+        if not part: break
+        seen += part
+    assert p.wait(60)==0
+    text = seen.decode()
+    assert re.search(r'\d+%\|.*accuracy', text) and '\n' not in text.strip() and text.count('\r')>3, text
+
+
+def test_bar_in_jupyter(tmp_path, monkeypatch):
+    monkeypatch.delenv('CI')
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(
+        "from minimlp.data import load_mnist\nfrom minimlp.runs import Settings, run\nrun(Settings(epochs=2), *load_mnist(sample=True)[:2]);")])
+    NotebookClient(nb, timeout=120, resources={'metadata': {'path': str(tmp_path)}}).execute()
+    kinds = [k for o in nb.cells[0].outputs for k in o.get('data', {})]
+    assert 'application/vnd.jupyter.widget-view+json' in kinds, nb.cells[0].outputs
