@@ -18,6 +18,17 @@ test: $(VENV)/dev.ok  ## run every chapter and every test; on full MNIST where M
 lab: $(VENV)/dev.ok  ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab nbs
 
+docs: $(VENV)/dev.ok  ## build the site into _docs, with Quarto where it is on the PATH and by pip packages alone otherwise
+	@if command -v quarto >/dev/null; then $(BIN)/nbdev_docs; else $(BIN)/python tests/docs.py _docs; fi
+	@echo "The site is in _docs; make preview shows it."
+
+preview: docs    ## serve the site on this machine, and build it anew on change
+	@$(BIN)/python tests/docs.py --preview _docs
+
+play: $(VENV)/dev.ok  ## train the network of the page that draws digits, and put it there
+	@$(BIN)/minimlp_train --preset quick --data download --out runs/play
+	@$(BIN)/minimlp_export runs/play/weights.safetensors nbs/play-weights.js
+
 prepare: $(VENV)/dev.ok  ## after an edit: export the library, clean the notebooks, write README.md
 	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(MAKE) -s readme
 
@@ -26,6 +37,7 @@ readme: $(VENV)/dev.ok  ## write README.md from nbs/index.ipynb
 
 outputs: $(VENV)/dev.ok  ## run every chapter on full MNIST and store what it prints (MINIMLP_DATA, the cache or a download)
 	@$(BIN)/minimlp_verify --data download --out nbs/images/verify.png
+	@$(BIN)/python -c "from minimlp.draw import draw_ladder; draw_ladder().savefig('nbs/images/ladder.png', dpi=110)"
 	@cd nbs && CI=true ../$(BIN)/jupyter nbconvert --to notebook --inplace --execute *.ipynb
 	@$(MAKE) -s prepare
 
@@ -36,7 +48,7 @@ published: $(VENV)/dev.ok  ## train all networks of the published table and stor
 	@$(BIN)/minimlp_train --table nbs/published.json --data download
 
 clean:           ## remove .venv and everything else that was made here
-	rm -rf $(VENV) runs/demo _proc _docs build dist *.egg-info .pytest_cache .hypothesis .quarto
+	rm -rf $(VENV) runs/demo _proc _docs _shots build dist *.egg-info .pytest_cache .hypothesis .quarto
 	find . '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -52,5 +64,5 @@ $(VENV)/dev.ok: $(VENV)/bin/python settings.ini setup.py constraints.txt
 	@$(BIN)/python -m pip install -e '.[dev]' -c constraints.txt
 	@touch $@ $(VENV)/lib.ok
 
-.PHONY: help demo test lab prepare readme outputs bugs published clean
+.PHONY: help demo test lab docs preview play prepare readme outputs bugs published clean
 .DEFAULT_GOAL := help

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RUNGS', 'TOL', 'wrong', 'verify', 'table', 'picture', 'minimlp_verify', 'minimlp_sample', 'load_target',
-           'minimlp_check', 'minimlp_train', 'minimlp_predict']
+           'minimlp_check', 'minimlp_train', 'minimlp_predict', 'minimlp_export']
 
-# %% ../nbs/cli.ipynb #a6e5b98e
+# %% ../nbs/cli.ipynb #fd6f4131
 import importlib, importlib.util, inspect, json, os, sys, time, warnings
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from .draw import show_answer, show_errors, show_history, show_images
 from .forward import init_params
 from .gradcheck import check_backward
 from .image import read_image
-from .runs import PRESETS, Settings, errors, fill_table, load_run, probabilities, run, table_text
+from .runs import PRESETS, Settings, errors, export_js, fill_table, load_run, probabilities, run, table_text
 
 # %% ../nbs/cli.ipynb #4497ef9a
 RUNGS = {'functions': backward.forward_and_backward, 'layers': layers.step_of(layers.Model),
@@ -251,23 +251,23 @@ def _fill(path:str, preset:str, splits, seeds:int) -> None:
     wide = [max(map(len, col)) for col in zip(*cells)]
     print('\n'.join('  '.join(c.ljust(w) for c, w in zip(row, wide)).rstrip() for row in cells), f'\nIn {path}')
 
-# %% ../nbs/cli.ipynb #f1be9fe7
+# %% ../nbs/cli.ipynb #3c32b9b9
 @call_parse
 def minimlp_train(preset:str=None,       # lecun-300, lecun-1000, simard, nielsen, cmu, best, best-60k or quick; options below change it
-                  sizes:str=None,        # Units per layer, as in 784,50,10
-                  loss:str=None,         # ce (cross-entropy) or mse
-                  smooth:float=None,     # Label smoothing, 0 to 1
-                  opt:str=None,          # sgd or adam
-                  lr:float=None,         # Learning rate at its highest
-                  momentum:float=None,   # Of sgd
-                  wd:float=None,         # Weight decay
+                  sizes:str=None,        # Units per layer; else 784,50,10
+                  loss:str=None,         # ce (cross-entropy, the default) or mse
+                  smooth:float=None,     # Label smoothing, 0 to 1; else none
+                  opt:str=None,          # sgd (the default) or adam
+                  lr:float=None,         # Learning rate at its highest; else 0.1
+                  momentum:float=None,   # Of sgd; else 0.9
+                  wd:float=None,         # Weight decay; else none
                   decoupled:store_true=False, # Weight decay beside the step, not in the gradient
                   no_biases:store_true=False, # Leave the biases at zero
-                  schedule:str=None,     # cosine or constant
-                  epochs:int=None,       # Passes over the rows
-                  bs:int=None,           # Rows per step
+                  schedule:str=None,     # cosine (the default) or constant
+                  epochs:int=None,       # Passes over the rows; else 10
+                  bs:int=None,           # Rows per step; else 64
                   all_rows:store_true=False,  # Train on the validation rows, too
-                  seed:int=None,         # Of the weights and of the order of the rows
+                  seed:int=None,         # Of the weights and of the order of the rows; else 42
                   device:str='cpu',      # Where to run: cpu, cuda, cuda:1, mps
                   data:str=None,         # Folder of IDX files, a .pkl.gz, 'sample' or 'download'; else what this machine has
                   out:str=None,          # Folder for weights, history and pictures; else one in runs/
@@ -303,3 +303,15 @@ def minimlp_predict(weights:str,    # weights.safetensors, as minimlp_train leav
         show_answer(row, probs).savefig(out, dpi=150)
         print(f'\nWhat it saw: {out}')
     except (OSError, ValueError) as e: _stop('minimlp_predict', e)
+
+# %% ../nbs/cli.ipynb #afacf86b
+@call_parse
+def minimlp_export(weights:str, # weights.safetensors, as minimlp_train leaves it, of a network with one hidden layer
+                   out:str      # JavaScript file to write
+                  ):
+    "Write a trained network as JavaScript for the page that draws digits, with one test digit of each kind"
+    try:
+        x, y = load_mnist(sample=True)[2]
+        export_js(weights, out, torch.stack([x[y==d][0] for d in range(10)]))
+        print(f'wrote {out}')
+    except (OSError, ValueError) as e: _stop('minimlp_export', e)

@@ -1,27 +1,30 @@
 """What all tests share: the data they run on, and the last line, `N passed, N failed`.
 
-Tests run on the package's sample, or on full MNIST where MINIMLP_DATA names it. Those marked `full` need the latter, and the one marked
-`origin` the text of the walk-through; where these aren't there, pytest counts them as deselected.
+Tests run on the package's sample, or on full MNIST where MINIMLP_DATA names it. Those marked `full` need the latter, the one marked
+`origin` the text of the walk-through, and those marked `browser` Chromium and npm; where these aren't there, pytest counts them as deselected.
 """
-import os
+import os, shutil
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 os.environ['MINIMLP_DATA'] = str(Path(os.environ.get('MINIMLP_DATA') or TOP/'minimlp'/'mnist').resolve())
 os.environ['CI'] = 'true'  # no progress bars
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # threads that wait give their core away: tests run side by side
 
 from minimlp.data import load_mnist  # after MINIMLP_DATA is set
 
 FULL = len(load_mnist()[0][0])==50_000
 ORIGIN = TOP.parent/'shared'/'origin'  # the walk-through that this project grew from, where it lies beside the checkout
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
 
 def pytest_report_header():
-    return f"data: {'full MNIST' if FULL else 'the sample (MINIMLP_DATA=FOLDER runs the rest on full MNIST)'}"
+    return (f"data: {'full MNIST' if FULL else 'the sample (MINIMLP_DATA=FOLDER runs the rest on full MNIST)'}; "
+            f"browser: {CHROMIUM or 'none (with chromium installed, the site is tested as well)'}")
 
 
 def pytest_collection_modifyitems(config, items):
-    here = dict(full=FULL, origin=ORIGIN.is_dir())
+    here = dict(full=FULL, origin=ORIGIN.is_dir(), browser=CHROMIUM and shutil.which('npm'))
     left_out = [i for i in items if any(i.get_closest_marker(m) and not there for m, there in here.items())]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [i for i in items if i not in left_out]

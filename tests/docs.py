@@ -1,0 +1,63 @@
+"""Build the site from the notebooks, by pip packages alone: `python tests/docs.py FOLDER`; with --preview, serve FOLDER and build it anew on change.
+
+nbdev processes the notebooks (links to names, show_doc, the titles), and smalldocs renders what comes out, both from the same _quarto.yml. nbdev
+numbers files and Quarto gives them other names (01_forward.ipynb becomes forward.html); here the files themselves are renamed before rendering.
+"""
+import re, shutil, subprocess, sys, threading, time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from nbdev.config import get_config
+from nbdev.serve import proc_nbs
+
+
+def plain(name): return re.sub(r'^\d+[a-z]?_', '', name)
+
+
+def rename(proc):
+    "Take the numbers off the names of the pages, and off all links to them"
+    names = {p.name: plain(p.name) for p in proc.glob('*.ipynb') if plain(p.name)!=p.name}
+    for p in [*proc.glob('*.ipynb'), *proc.glob('*.yml')]:
+        text = p.read_text(encoding='utf-8')
+        for old, new in names.items(): text = re.sub(rf'(?<![\w/]){re.escape(old)}', new, text)
+        text = re.sub(r'"output-file: \S+\\n",\s*', '', text) # smalldocs takes the name of the file
+        p.write_text(text, encoding='utf-8')
+    for old, new in names.items(): (proc/old).rename(proc/new)
+
+
+def build(out):
+    cfg = get_config()
+    proc = cfg.config_path/'_proc'
+    shutil.rmtree(proc, ignore_errors=True)
+    proc_nbs()
+    rename(proc)
+    r = subprocess.run([f'{sys.prefix}/bin/smalldocs', 'render', '--quiet', str(proc)], stderr=subprocess.PIPE, text=True)
+    told = [l for l in r.stderr.splitlines() if not re.search(r'format commonmark is not built|format\.html\.(grid|keep-md) is ignored', l)] # these are for Quarto
+    if told: print(*told, sep='\n', file=sys.stderr)
+    if r.returncode: sys.exit(r.returncode)
+    made = next(proc/d for d in ('_site', '_docs', cfg.doc_path.name) if (proc/d/'index.html').is_file())
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.move(made, out)
+
+
+def preview(out, port=8000):
+    "Serve on loopback alone, look once a second whether a source has changed, and build in a process of its own"
+    top = get_config().config_path
+    stamp = lambda: max(p.stat().st_mtime for p in [top/'_quarto.yml', *(top/'nbs').iterdir()] if p.suffix in ('.ipynb', '.yml', '.css', '.js'))
+    server = ThreadingHTTPServer(('127.0.0.1', port), partial(SimpleHTTPRequestHandler, directory=str(out)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(f'http://127.0.0.1:{port}/ (Ctrl-C stops)')
+    seen = stamp()
+    while True:
+        time.sleep(1)
+        if stamp()!=seen:
+            seen = stamp()
+            print('building …', flush=True)
+            subprocess.run([sys.executable, __file__, str(out)])
+
+
+if __name__=='__main__':
+    *flags, out = sys.argv[1:]
+    try: preview(Path(out).absolute()) if flags==['--preview'] else build(Path(out).absolute())
+    except KeyboardInterrupt: pass
