@@ -131,8 +131,8 @@ def show_answer(img,          # One image, `(h*h,)` or `(1, h*h)`
     right.set(xticks=range(len(probs)), ylim=(0, 112), ylabel='%', title=f'answer: {best}')
     return fig
 
-# %% ../nbs/draw.ipynb #f8505951
-def _box(ax, x, y, text, color, lit, wide=.8) -> None: # A tensor: a box with its name and its shape
+# %% ../nbs/draw.ipynb #8e24cc3a
+def _box(ax, x, y, text, color, lit) -> None: # A tensor: a box with its name and its shape
     ax.text(x, y, text, ha='center', va='center', fontsize=9, color='black' if lit else '#888', zorder=3,
             bbox=dict(boxstyle='round,pad=.35', facecolor=color if lit else 'white', edgecolor='black' if lit else '#bbb'))
 
@@ -140,14 +140,14 @@ def _arrow(ax, x0, x1, y, text, lit, above) -> None: # An operation: an arrow wi
     ax.annotate('', (x1, y), (x0, y), arrowprops=dict(arrowstyle='-|>', color='black' if lit else '#bbb', lw=1.5 if lit else 1))
     ax.text((x0+x1)/2, y+(.16 if above else -.16), text, ha='center', va='bottom' if above else 'top', fontsize=9, color='black' if lit else '#888')
 
-def _canvas(n:int, height:float) -> tuple: # A picture for a line of n boxes, and its axes
-    fig = _Picture(figsize=(min(1.9*n, 14), height), layout='constrained')
+def _canvas(n:int, wide:float, height:float) -> tuple: # A picture for a line of n boxes, each so many inches wide, and its axes
+    fig = _Picture(figsize=(min(wide*n, 14), height), layout='constrained')
     ax = fig.subplots()
     ax.set(xlim=(-.6, n-.4), ylim=(-.75, 1.75))
     ax.axis('off')
     return fig, ax
 
-# %% ../nbs/draw.ipynb #8b87f545
+# %% ../nbs/draw.ipynb #c65dfc18
 TENSORS = dict(x='(n, 784)', l1='(n, 50)', l2='(n, 50)', out='(n, 1)', loss='()')
 PASSES = dict(forward=['lin', 'relu', 'lin', 'mse'], backward=['lin_grad', 'relu_grad', 'lin_grad', 'mse_grad'])
 
@@ -157,7 +157,7 @@ def draw_network(lit=(),             # What to light up: names of tensors, `x.g`
                  title:str=''
                 ) -> Figure:         # As from `show_images`
     "The network of the walk-through on one line, forward on top and backward below"
-    fig, ax = _canvas(len(tensors), 2.3)
+    fig, ax = _canvas(len(tensors), 1.5, 2.1)
     for i, (name, shape) in enumerate(tensors.items()):
         _box(ax, i, 1, f'{name}\n{shape}', '#ffe9a8', name in lit or 'forward' in lit)
         if i<len(tensors)-1: _box(ax, i, 0, f'{name}.g\n{shape}', '#f6c1b5', f'{name}.g' in lit or 'backward' in lit)
@@ -169,7 +169,7 @@ def draw_network(lit=(),             # What to light up: names of tensors, `x.g`
     fig.suptitle(title, fontsize=11)
     return fig
 
-# %% ../nbs/draw.ipynb #0914c6c1
+# %% ../nbs/draw.ipynb #782aa481
 def draw_model(model,       # With a list `layers` and a `loss` that remember `out`, as `minimlp.layers.Model` or `minimlp.module.Model`
                title:str='' # One line above
               ) -> Figure:  # As from `show_images`
@@ -182,7 +182,7 @@ def draw_model(model,       # With a list `layers` and a `loss` that remember `o
     norms = [t.g.norm().item() if getattr(t, 'g', None) is not None else None for t in tensors]
     low, top = (f([n for n in norms if n] or [1.]) for f in (min, max))
     hue = lambda n: '#eeeeee' if not n else colormaps['YlOrRd'](.15 + .6*(math.log(n/low)/math.log(top/low) if top>low else .5))
-    fig, ax = _canvas(len(tensors), 2.6)
+    fig, ax = _canvas(len(tensors), 1.8, 2.6)
     for i, (t, name, norm) in enumerate(zip(tensors, names, norms)):
         shape = str(tuple(t.shape)) if t.ndim else f'{t.item():.3g}'
         _box(ax, i, 1, f'{name}\n{shape}', '#ffe9a8', True)
@@ -196,7 +196,7 @@ def draw_model(model,       # With a list `layers` and a `loss` that remember `o
     fig.suptitle(title, fontsize=11)
     return fig
 
-# %% ../nbs/draw.ipynb #12280d31
+# %% ../nbs/draw.ipynb #ea58dc59
 RUNGS = [('Functions', 'chapters 1, 2', 'lin_grad(inp, out, w, b)', ''), ('Layers', 'chapter 3', 'layer.backward()', 'each step becomes an object'),
          ('Module', 'chapter 4', 'bwd(self, out, inp)', 'what repeats is written once'), ('nn.Module', 'chapter 5', 'loss.backward()', 'PyTorch takes over'),
          ('Proof', 'chapters 6, 7', 'check_backward(layer, inp)', 'a wrong gradient is named'), ('Training', 'chapters 8, 9', 'fit(model, opt, data)', 'small steps, good digits')]
@@ -211,6 +211,6 @@ def draw_ladder(rungs=RUNGS # Name, where, a line of code, what it changes
     for i, (name, where, code, change) in enumerate(rungs):
         color = colormaps['YlOrRd'](.08 + .09*i)
         ax.text(i, i*.9, f'{name}\n{where}', ha='center', va='center', fontsize=10, bbox=dict(boxstyle='round,pad=.45', facecolor=color, edgecolor='black'))
-        ax.text(i+.1, i*.9-.48, code, ha='center', va='top', fontsize=8, family='monospace', color='#444')
+        ax.text(i-.42, i*.9-.48, code, ha='left', va='top', fontsize=8, family='monospace', color='#444')
         if change: ax.text(i-.55, i*.9+.06, change, ha='right', va='center', fontsize=9, style='italic', color='#333')
     return fig

@@ -1,9 +1,10 @@
 """What all tests share: the data they run on, and the last line, `N passed, N failed`.
 
 Tests run on the package's sample, or on full MNIST where MINIMLP_DATA names it. Those marked `full` need the latter, the one marked
-`origin` the text of the walk-through, and those marked `browser` Chromium and npm; where these aren't there, pytest counts them as deselected.
+`origin` the text of the walk-through, and those marked `browser` Chromium, npm and smalldocs; where these aren't there, pytest counts them as deselected.
 """
 import os, shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
@@ -24,7 +25,7 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(config, items):
-    here = dict(full=FULL, origin=ORIGIN.is_dir(), browser=CHROMIUM and shutil.which('npm'))
+    here = dict(full=FULL, origin=ORIGIN.is_dir(), browser=CHROMIUM and shutil.which('npm') and find_spec('smalldocs'))
     left_out = [i for i in items if any(i.get_closest_marker(m) and not there for m, there in here.items())]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [i for i in items if i not in left_out]

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from minimlp.data import load_mnist
 from minimlp.runs import PRESETS, errors, load_run, run
 
+pytestmark = pytest.mark.xdist_group('train')
 RUN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample']
-LONG = ['--sizes', '784,200,10', '--epochs', '25', '--opt', 'adam', '--lr', '0.001']
+LONG = ['--sizes', '784,200,10', '--epochs', '60', '--opt', 'adam', '--lr', '0.001']
 
 
 def start(out, *args, **kw): return subprocess.Popen([*RUN, *args, '--out', str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kw)
@@ -48,13 +49,13 @@ def test_stopped_and_taken_up_again(sig, undisturbed, tmp_path):
     p.send_signal(sig)
     code, _, err = finish(p)
     done = epochs()
-    assert 3<=done<25, 'it was to be stopped in the middle'
-    if sig==signal.SIGINT: assert code==130 and f'stopped after epoch {done} of 25' in err and str(path) in err and 'Traceback' not in err, err
+    assert 3<=done<60, 'it was to be stopped in the middle'
+    if sig==signal.SIGINT: assert code==130 and f'stopped after epoch {done} of 60' in err and str(path) in err and 'Traceback' not in err, err
     code, said, err = finish(start(tmp_path, *LONG))
     assert (code, err)==(0, '')
     again = load_file(path)
     assert set(again)==set(undisturbed) and all((again[k]==undisturbed[k]).all() for k in again)
-    assert [h['epoch'] for h in json.loads((tmp_path/'history.json').read_text())]==list(range(1, 26))
+    assert [h['epoch'] for h in json.loads((tmp_path/'history.json').read_text())]==list(range(1, 61))
 
 
 def test_weights_are_plain_safetensors(tmp_path):
