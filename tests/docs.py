@@ -44,7 +44,7 @@ def build(out):
 def preview(out, port=8000):
     "Serve on loopback alone, look once a second whether a source has changed, and build in a process of its own"
     top = get_config().config_path
-    stamp = lambda: max(p.stat().st_mtime for p in [top/'_quarto.yml', *(top/'nbs').iterdir()] if p.suffix in ('.ipynb', '.yml', '.css', '.js'))
+    stamp = lambda: max(p.stat().st_mtime for p in [top/'_quarto.yml', *(p for p in (top/'nbs').iterdir() if p.suffix in ('.ipynb', '.css', '.js'))])
     server = ThreadingHTTPServer(('127.0.0.1', port), partial(SimpleHTTPRequestHandler, directory=str(out)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f'http://127.0.0.1:{port}/ (Ctrl-C stops)')
