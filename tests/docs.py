@@ -3,11 +3,12 @@
 nbdev processes the notebooks (links to names, show_doc, the titles), and smalldocs renders what comes out, both from the same _quarto.yml. nbdev
 numbers files and Quarto gives them other names (01_forward.ipynb becomes forward.html); here the files themselves are renamed before rendering.
 """
-import re, shutil, subprocess, sys, threading, time
+import os, re, shutil, subprocess, sys, threading, time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+os.environ.pop('VIRTUAL_ENV', None) # another environment's, where one is active: IPython would warn in every process
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 
