@@ -158,7 +158,7 @@
     pen.drawImage(img, 0, 0, size, size);
     show();
   };
-  $('step').onclick = () => { step(x, label, .05); show(); };
+  $('step').onclick = () => { step(x, label, .01); show(); };
   $('reset').onclick = () => { reset(); show(); };
   mark();
   clear();
