@@ -30,7 +30,7 @@ play: $(VENV)/dev.ok  ## train the network of the page that draws digits, and pu
 	@$(BIN)/minimlp_export runs/play/weights.safetensors nbs/play-weights.js
 
 prepare: $(VENV)/dev.ok  ## after an edit: export the library, clean the notebooks, write README.md
-	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(MAKE) -s readme
+	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(BIN)/python tests/docs.py --menu . && $(MAKE) -s readme
 
 readme: $(VENV)/dev.ok  ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tests/readme.py > README.md.new && mv README.md.new README.md

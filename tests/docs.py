@@ -1,4 +1,5 @@
 """Build the site from the notebooks, by pip packages alone: `python tests/docs.py FOLDER`; with --preview, serve FOLDER and build it anew on change.
+With --menu, put chapters that the sidebar lacks into its group "Speed and scale", in FOLDER/_quarto.yml (`make prepare` does).
 
 nbdev processes the notebooks (links to names, show_doc, the titles), and smalldocs renders what comes out, both from the same _quarto.yml. nbdev
 numbers files and Quarto gives them other names (01_forward.ipynb becomes forward.html); here the files themselves are renamed before rendering.
@@ -42,6 +43,19 @@ def build(out):
     shutil.move(made, out)
 
 
+def menu(top):
+    "New chapters join the sidebar by themselves; one that belongs elsewhere is moved by hand"
+    yml = top/'_quarto.yml'
+    text = yml.read_text(encoding='utf-8')
+    new = [p.name for p in sorted((top/'nbs').glob('[0-9]*.ipynb')) if p.name not in text]
+    if not new: return
+    group = '      - section: Speed and scale\n        contents: ['
+    if group not in text: text = text.replace('      - section: Appendices\n', f'{group}]\n      - section: Appendices\n')
+    head, tail = text.split(group)
+    old, tail = tail.split(']', 1)
+    yml.write_text(head + group + ', '.join(filter(None, [old, *new])) + ']' + tail, encoding='utf-8')
+
+
 def preview(out, port=8000):
     "Serve on loopback alone, look once a second whether a source has changed, and build in a process of its own"
     top = get_config().config_path
@@ -60,5 +74,5 @@ def preview(out, port=8000):
 
 if __name__=='__main__':
     *flags, out = sys.argv[1:]
-    try: preview(Path(out).absolute()) if flags==['--preview'] else build(Path(out).absolute())
+    try: {'--preview': preview, '--menu': menu}.get(*flags or [''], build)(Path(out).absolute())
     except KeyboardInterrupt: pass

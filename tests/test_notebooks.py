@@ -89,6 +89,18 @@ def test_site_can_be_made(copy):
     assert 'colab.research' in (copy/'_proc'/'01_forward.ipynb').read_text(encoding='utf-8')
 
 
+def test_new_chapters_join_the_menu(copy):
+    before = (copy/'_quarto.yml').read_text(encoding='utf-8')
+    prepare = lambda: subprocess.run([sys.executable, TOP/'tests'/'docs.py', '--menu', str(copy)], check=True)
+    prepare()
+    assert (copy/'_quarto.yml').read_text(encoding='utf-8')==before, 'run `make prepare`'
+    for name in ('97_new.ipynb', '98_newer.ipynb'):
+        shutil.copy(copy/'nbs'/'01_forward.ipynb', copy/'nbs'/name)
+        prepare()
+    after = (copy/'_quarto.yml').read_text(encoding='utf-8')
+    assert re.search(r'- section: Speed and scale\n        contents: \[.*97_new\.ipynb, 98_newer\.ipynb\]\n      - section: Appendices', after)
+
+
 # Stored outputs
 
 def parts(text):
