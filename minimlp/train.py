@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['kaiming', 'batches', 'accuracy', 'Optimizer', 'SGD', 'Adam', 'cosine', 'constant', 'dead_units', 'evaluate',
-           'progress', 'fit']
+           'train_step', 'progress', 'fit']
 
-# %% ../nbs/09_train.ipynb #40333567
+# %% ../nbs/09_train.ipynb #5c888327
 import math, os, sys, time
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -111,7 +112,21 @@ def evaluate(model,    # With `predict`, `loss` and `layers`
     out = model.predict(x)
     return dict(loss=model.loss(out, y).item(), accuracy=accuracy(out, y), dead=dead_units(model))
 
-# %% ../nbs/09_train.ipynb #269117b0
+# %% ../nbs/09_train.ipynb #69d87e92
+def train_step(model, opt,  # As for `fit`
+               x:Tensor, y:Tensor, # All rows and their classes
+               rows:Tensor  # Which of them this step looks at: indices, `(bs,)`, int64
+              ) -> float:   # The loss before the step; where it is no number, no step is taken
+    "One batch: forward, backward, and a step of the optimizer"
+    loss = model(x[rows.to(x.device)], y[rows.to(y.device)]).item()
+    if math.isfinite(loss):
+        model.backward()
+        opt.step()
+    return loss
+
+def _own(model, f): return getattr(model, f.__name__, partial(f, model))
+
+# %% ../nbs/09_train.ipynb #2ae94469
 def _blame(opt, x:Tensor) -> str: # The likely cause of a loss that isn't a number
     if not x.isfinite().all(): return "the batch itself holds values that aren't finite: look at the data"
     top = max(p.abs().max().nan_to_num(torch.inf).item() for p in opt.params)
@@ -119,18 +134,15 @@ def _blame(opt, x:Tensor) -> str: # The likely cause of a loss that isn't a numb
 
 def _epoch(model, opt, x, y, rows, rates, name, bar) -> float: # The mean loss
     "One step for each batch of `rows`, each at its own rate"
-    lr, total = opt.lr, 0.
+    lr, total, take = opt.lr, 0., _own(model, train_step)
     try:
         for k, (i, opt.lr) in enumerate(zip(rows, rates), 1):
-            xb, yb = x[i.to(x.device)], y[i.to(y.device)]
-            loss = model(xb, yb)
-            if not loss.isfinite(): raise FloatingPointError(f"the loss is {loss.item()} in {name}, batch {k} of {len(rows)}; {_blame(opt, xb)}")
-            model.backward()
-            opt.step()
-            total += loss.item()*len(i)
+            loss = take(opt, x, y, i)
+            if not math.isfinite(loss): raise FloatingPointError(f"the loss is {loss} in {name}, batch {k} of {len(rows)}; {_blame(opt, x[i.to(x.device)])}")
+            total += loss*len(i)
             bar.update()
     finally: opt.lr = lr
-    return total/len(x)
+    return total/sum(map(len, rows))
 
 # %% ../nbs/09_train.ipynb #0730117a
 def progress(total:int, **kwargs # Steps; the rest as for `tqdm`
@@ -139,7 +151,7 @@ def progress(total:int, **kwargs # Steps; the rest as for `tqdm`
     live = 'ipykernel' in sys.modules or sys.stderr.isatty()
     return tqdm(total=total, leave=False, dynamic_ncols=True, disable='CI' in os.environ or not live, **kwargs)
 
-# %% ../nbs/09_train.ipynb #4e320bb7
+# %% ../nbs/09_train.ipynb #e5ef149d
 def fit(model, opt,               # Called with `(x, y)`, has `backward`; and an `Optimizer` of its parameters
         train:tuple,              # `(x, y)`: rows `(n, n_in)` and classes `(n,)`
         valid:tuple=None,         # The same, to take stock on after each epoch
@@ -147,20 +159,22 @@ def fit(model, opt,               # Called with `(x, y)`, has `backward`; and an
         schedule=constant,        # Factor of `opt.lr` by share of steps taken
         seed:int=42,              # Of the order of the rows
         history:list=(),          # What an earlier call returned, to go on from there
-        each=None                 # Called with the history after each epoch
+        each=None,                # Called with the history after each epoch
+        n:int=None                # Rows in all, where `x` holds one machine's share of them
        ) -> list:                 # Per epoch a dict: 'epoch', 'lr', 'loss', 'norms', 'secs', and 'valid' as from `evaluate`
     "Train `model` by mini-batches; `FloatingPointError` where the loss is no number"
     (x, y), history, gen = train, list(history), torch.Generator().manual_seed(seed)
-    per = math.ceil(len(x)/bs)
-    for _ in history: batches(len(x), bs, gen) # these orders are used up
+    n = n or len(x)
+    per = math.ceil(n/bs)
+    for _ in history: batches(n, bs, gen) # these orders are used up
     with progress(epochs*per, initial=len(history)*per) as bar:
         for e in range(len(history), epochs):
             t0, rates = time.perf_counter(), [opt.lr*schedule((e*per+k)/(epochs*per)) for k in range(1, per+1)]
-            loss = _epoch(model, opt, x, y, batches(len(x), bs, gen), rates, f'epoch {e+1}', bar)
+            loss = _epoch(model, opt, x, y, batches(n, bs, gen), rates, f'epoch {e+1}', bar)
             norms = [p.g.norm().item() for p in opt.params if p.ndim==2]
             history.append(dict(epoch=e+1, lr=rates[-1], loss=loss, norms=norms, secs=time.perf_counter()-t0))
             if valid:
-                history[-1]['valid'] = evaluate(model, *valid)
+                history[-1]['valid'] = _own(model, evaluate)(*valid)
                 bar.set_postfix_str(f"accuracy {history[-1]['valid']['accuracy']:.2%}")
             if each: each(history)
     return history
