@@ -6,9 +6,10 @@
 __all__ = ['RUNGS', 'TOL', 'wrong', 'verify', 'table', 'picture', 'minimlp_verify', 'minimlp_sample', 'load_target',
            'minimlp_check', 'minimlp_train', 'minimlp_predict', 'minimlp_export']
 
-# %% ../nbs/cli.ipynb #fd6f4131
+# %% ../nbs/cli.ipynb #17d6d608
 import importlib, importlib.util, inspect, json, os, sys, time, warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,9 +19,11 @@ from . import autograd, backward, layers, module
 from .backward import reference, rel_err, run_fresh
 from .data import load_mnist, make_sample
 from .draw import show_answer, show_errors, show_history, show_images
+from .fast import FastModel
 from .forward import init_params
 from .gradcheck import check_backward
 from .image import read_image
+from .module import Model
 from .runs import PRESETS, Settings, errors, export_js, fill_table, load_run, probabilities, run, table_text
 
 # %% ../nbs/cli.ipynb #4497ef9a
@@ -214,12 +217,13 @@ def _epochs(history:list) -> str: # About ten lines
         lines.append(f"{h['epoch']:5} {h['lr']:8.4f} {h['loss']:8.4f}   {told}   {h['secs']:7.2f}")
     return '\n'.join(lines)
 
-# %% ../nbs/cli.ipynb #9a825015
+# %% ../nbs/cli.ipynb #96ed9693
 def _report(model, history:list, test:tuple, out:Path) -> None:
     "Print the epochs and the test error, and leave data and pictures in `out`"
     x, y = test
     wrong = (model.predict(x).argmax(1)!=y).nonzero()[:,0]
     guess = model.predict(x[wrong]).argmax(1)
+    if picked := getattr(model, 'picked', None): print(f"Products by {', '.join(dict.fromkeys(picked.values()))}, picked by trial\n")
     print(_epochs(history), f"\nTest digits: {100-errors(model, test)[0]:.2f}% right, {len(wrong)} of {len(x):,} wrong", sep='\n')
     (out/'history.json').write_text(json.dumps(history, indent=1))
     show_history(history, out.name).savefig(out/'curves.png', dpi=150)
@@ -228,13 +232,13 @@ def _report(model, history:list, test:tuple, out:Path) -> None:
     for name, fig in pics.items(): fig.savefig(out/f'{name}.png', dpi=150)
     print(f"In {out}: weights.safetensors history.json curves.png {' '.join(f'{n}.png' for n in pics)}")
 
-# %% ../nbs/cli.ipynb #61995d1d
-def _train(s:Settings, name:str, splits, out:Path, device:str) -> None:
+# %% ../nbs/cli.ipynb #95599666
+def _train(s:Settings, name:str, splits, out:Path, device:str, kind) -> None:
     "One training; a Ctrl-C says where the weights are, and exits with 130"
     train, valid, test = splits
     path = out/'weights.safetensors'
     print(_title(s, len(train[0]) + s.all_rows*len(valid[0]), name, device), end='\n\n')
-    try: model, history = run(s, train, valid, out, device)
+    try: model, history = run(s, train, valid, out, device, kind)
     except KeyboardInterrupt:
         done = len(load_run(path)[2]['history']) if path.exists() else 0
         print(f"minimlp_train: stopped after epoch {done} of {s.epochs}, whose weights are in {path}. The same command goes on from there", file=sys.stderr)
@@ -251,7 +255,7 @@ def _fill(path:str, preset:str, splits, seeds:int) -> None:
     wide = [max(map(len, col)) for col in zip(*cells)]
     print('\n'.join('  '.join(c.ljust(w) for c, w in zip(row, wide)).rstrip() for row in cells), f'\nIn {path}')
 
-# %% ../nbs/cli.ipynb #3c32b9b9
+# %% ../nbs/cli.ipynb #95d32649
 @call_parse
 def minimlp_train(preset:str=None,       # lecun-300, lecun-1000, simard, nielsen, cmu, best, best-60k or quick; options below change it
                   sizes:str=None,        # Units per layer; else 784,50,10
@@ -269,6 +273,8 @@ def minimlp_train(preset:str=None,       # lecun-300, lecun-1000, simard, nielse
                   all_rows:store_true=False,  # Train on the validation rows, too
                   seed:int=None,         # Of the weights and of the order of the rows; else 42
                   device:str='cpu',      # Where to run: cpu, cuda, cuda:1, mps
+                  plain:store_true=False, # Train chapter 4's Model in place of chapter 10's FastModel
+                  kernel:str=None,       # Of FastModel: mm, mm-columns, onednn or onednn-columns; else the quickest, by trial
                   data:str=None,         # Folder of IDX files, a .pkl.gz, 'sample' or 'download'; else what this machine has
                   out:str=None,          # Folder for weights, history and pictures; else one in runs/
                   table:str=None,        # Fill this JSON file with all presets (or the one given) instead, as far as it isn't filled
@@ -280,10 +286,12 @@ For example: minimlp_train --preset quick, or minimlp_train --sizes 784,100,50,1
     given = dict(sizes=sizes, loss=loss, smooth=smooth, opt=opt, lr=lr, momentum=momentum, wd=wd, decoupled=decoupled, no_biases=no_biases,
                  schedule=schedule, epochs=epochs, bs=bs, all_rows=all_rows, seed=seed)
     try:
+        if plain and kernel: raise ValueError(f"--kernel {kernel}: a choice for FastModel, and --plain asks for Model")
+        kind = Model if plain else partial(FastModel, kernel=kernel)
         s, (name, splits) = _settings(preset, given), _data(data)
         if table: return _fill(table, preset, splits, seeds)
         told = [preset or '-'.join(map(str, s.sizes)), *(f'{k}{"" if v is True else v}' for k, v in given.items() if v not in (None, False) and k!='sizes')]
-        _train(s, name, splits, Path(out or Path('runs')/'-'.join(told)), device)
+        _train(s, name, splits, Path(out or Path('runs')/'-'.join(told)), device, kind)
     except (OSError, ValueError, RuntimeError, AssertionError, FloatingPointError) as e: _stop('minimlp_train', e)
 
 # %% ../nbs/cli.ipynb #82b4523d

@@ -6,7 +6,7 @@
 __all__ = ['PRESETS', 'Settings', 'build', 'fingerprint', 'save_run', 'load_run', 'probabilities', 'run', 'export_js', 'errors',
            'fill_table', 'table_text']
 
-# %% ../nbs/runs.ipynb #fcd87cfb
+# %% ../nbs/runs.ipynb #f08e1f3a
 import base64, json, os, platform, shutil, time, zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from . import __version__
+from .fast import FastModel
 from .module import Model
 from .softmax import CrossEntropy, OneHotMse, softmax
 from .train import SGD, Adam, accuracy, constant, cosine, fit, kaiming, progress
@@ -52,18 +53,19 @@ def _check(s:Settings) -> None:
         if not ok: raise ValueError(f"{name} {getattr(s, name)}: expected {want}")
     if s.smooth and s.loss!='ce': raise ValueError("label smoothing (smooth) belongs to the loss ce")
 
-# %% ../nbs/runs.ipynb #d7da52ea
-def build(s:Settings,      # What to make
-          device:str='cpu' # Where its parameters live
-         ) -> tuple:       # A `Model` and its optimizer
+# %% ../nbs/runs.ipynb #839965ff
+def build(s:Settings,       # What to make
+          device:str='cpu', # Where its parameters live
+          kind:type=Model   # `Model` of chapter 4, or `FastModel`
+         ) -> tuple:        # A model and its optimizer
     "A model with fresh weights, and an optimizer for it"
     params = [p.to(device) for p in kaiming(*s.sizes, seed=s.seed)]
-    model = Model(*params, loss=CrossEntropy(s.smooth) if s.loss=='ce' else OneHotMse())
+    model = kind(*params, loss=CrossEntropy(s.smooth) if s.loss=='ce' else OneHotMse())
     kw = dict(lr=s.lr, wd=s.wd, decoupled=s.decoupled)
     learns = params if s.biases else params[::2]
     return model, SGD(learns, momentum=s.momentum, **kw) if s.opt=='sgd' else Adam(learns, **kw)
 
-# %% ../nbs/runs.ipynb #71719488
+# %% ../nbs/runs.ipynb #cf560864
 def _params(model) -> dict: # 'w1', 'b1', 'w2', … and the tensors
     return {f'{n}{i+1}': t for i, l in enumerate(model.layers[::2]) for n, t in (('w', l.w), ('b', l.b))}
 
@@ -74,15 +76,16 @@ def save_run(path:Path, s:Settings, model, opt, history:list, data:str) -> None:
     "Write weights, optimizer, settings and history into one safetensors file, or leave the file as it was"
     names = {id(t): n for n, t in _params(model).items()}
     tensors = {**_params(model), **{f'{names[id(p)]}.{i}': t for p, ts in zip(opt.params, opt.state) for i, t in enumerate(ts)}}
-    meta = dict(settings=asdict(s), history=history, t=opt.t, data=data, minimlp=__version__, torch=torch.__version__)
+    meta = dict(settings=asdict(s), history=history, t=opt.t, data=data, minimlp=__version__, torch=torch.__version__, picked=getattr(model, 'picked', {}))
     part = Path(f'{path}.part')
     part.write_bytes(save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {k: json.dumps(v) for k, v in meta.items()}))
     os.replace(part, path)
 
-# %% ../nbs/runs.ipynb #2894ae65
+# %% ../nbs/runs.ipynb #0c6f8872
 def load_run(path:Path,        # As written by `save_run`
-             device:str='cpu'  # Where its parameters shall live
-            ) -> tuple:        # Model, optimizer, and a dict with 'settings', 'history', 'data', 'minimlp', 'torch'
+             device:str='cpu', # Where its parameters shall live
+             kind:type=Model   # As for `build`; a `FastModel` goes on with the kernels that it had picked
+            ) -> tuple:        # Model, optimizer, and a dict with 'settings', 'history', 'data', 'minimlp', 'torch', 'picked'
     "A training as it was saved; `ValueError` where the file holds something else"
     if not Path(path).is_file(): raise FileNotFoundError(f"{path}: there is no such file; minimlp_train writes one")
     try:
@@ -91,13 +94,14 @@ def load_run(path:Path,        # As written by `save_run`
     if 'settings' not in meta: raise ValueError(f"{path}: expected weights written by minimlp_train; this file has no settings in its metadata")
     meta = {k: json.loads(v) for k, v in meta.items()}
     s = meta['settings'] = Settings(**{**meta['settings'], 'sizes': tuple(meta['settings']['sizes'])})
-    model, opt = build(s, device)
+    model, opt = build(s, device, kind)
     params = _params(model)
     names = {id(t): n for n, t in params.items()}
     for n, t in params.items(): t.copy_(tensors[n])
     for p, ts in zip(opt.params, opt.state):
         for i, t in enumerate(ts): t.copy_(tensors[f'{names[id(p)]}.{i}'])
     opt.t = meta.pop('t')
+    if kind is not Model: model.picked.update({n: k for n, k in meta.get('picked', {}).items() if k in model.tried})
     return model, opt, meta
 
 # %% ../nbs/runs.ipynb #9a6fb19b
@@ -122,31 +126,32 @@ def _differ(a:Settings, b:Settings, data_a:str, data_b:str) -> str: # What isn't
     a, b = asdict(a) | dict(data=data_a), asdict(b) | dict(data=data_b)
     return ', '.join(f'{k} {a[k]}, not {b[k]}' for k in a if a[k]!=b[k])
 
-# %% ../nbs/runs.ipynb #428cf688
+# %% ../nbs/runs.ipynb #f8e7d0fc
 def run(s:Settings,       # What to train
         train, valid,     # Pairs `(x, y)`; `all_rows` joins them
         out:Path=None,    # Folder for `weights.safetensors`; else nothing is saved
-        device:str='cpu'
+        device:str='cpu',
+        kind:type=FastModel # As for `build`
        ) -> tuple:        # Model and history, as from `fit`
     "Train, from the last epoch saved in `out` on, and save after each epoch"
     if s.all_rows: train, valid = tuple(torch.cat(pair) for pair in zip(train, valid)), None
     data = fingerprint(*train)
-    (model, opt), history = build(s, device), []
+    (model, opt), history = build(s, device, kind), []
     if out:
         path = Path(out)/'weights.safetensors'
         keep = lambda h: save_run(path, s, model, opt, h, data)
-        saved = _saved(path, s, data, device)
+        saved = _saved(path, s, data, device, kind)
         if saved: model, opt, history = saved
         else: _start(path, opt, keep)
     train, valid = [t and tuple(v.to(device) for v in t) for t in (train, valid)]
     return model, fit(model, opt, train, valid, s.epochs, s.bs, dict(cosine=lambda t: cosine(t, min(.1, 1/s.epochs)), constant=constant)[s.schedule],
                       s.seed, history, keep if out else None)
 
-# %% ../nbs/runs.ipynb #21c0f146
-def _saved(path:Path, s:Settings, data:str, device) -> tuple: # Model, optimizer and history, or None where nothing was trained
+# %% ../nbs/runs.ipynb #30c9dd16
+def _saved(path:Path, s:Settings, data:str, device, kind) -> tuple: # Model, optimizer and history, or None where nothing was trained
     "What this very run has left here; `ValueError` where another one has"
     if not path.exists(): return
-    model, opt, meta = load_run(path, device)
+    model, opt, meta = load_run(path, device, kind)
     if not meta['history']: return
     if d := _differ(meta['settings'], s, meta['data'], data): raise ValueError(f"{path.parent} holds another run: {d}. Name another folder, or delete this one")
     return model, opt, meta['history']

@@ -58,17 +58,16 @@ class Optimizer:
             elif self.wd: g = g + self.wd*p
             self.update(p, g, *state)
 
-# %% ../nbs/09_train.ipynb #852612df
+# %% ../nbs/09_train.ipynb #0a7623c1
 class SGD(Optimizer):
     "Stochastic gradient descent with momentum, 0 to 1; step for step that of `torch.optim`"
-    n_state = 1
     def __init__(self, params, lr:float, momentum:float=0., **kwargs):
+        self.momentum, self.n_state = momentum, int(momentum>0)
         super().__init__(params, lr, **kwargs)
-        self.momentum = momentum
 
-    def update(self, p:Tensor, g:Tensor, v:Tensor) -> None:
-        v.mul_(self.momentum).add_(g)
-        p.sub_(v, alpha=self.lr)
+    def update(self, p:Tensor, g:Tensor, v:Tensor=None) -> None:
+        if self.momentum: g = v.mul_(self.momentum).add_(g)
+        p.sub_(g, alpha=self.lr)
 
 # %% ../nbs/09_train.ipynb #a976b110
 class Adam(Optimizer):

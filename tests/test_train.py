@@ -5,14 +5,15 @@ from dataclasses import replace
 import nbformat, pytest
 from nbclient import NotebookClient
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from minimlp.data import load_mnist
+from minimlp.fast import FastModel
 from minimlp.runs import PRESETS, errors, load_run, run
 
 pytestmark = pytest.mark.xdist_group('train')
 RUN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample']
-LONG = ['--sizes', '784,200,10', '--epochs', '60', '--opt', 'adam', '--lr', '0.001']
+LONG = ['--sizes', '784,200,10', '--epochs', '60', '--opt', 'adam', '--lr', '0.001', '--kernel', 'mm'] # one kernel: the same bits from run to run
 
 
 def start(out, *args, **kw): return subprocess.Popen([*RUN, *args, '--out', str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kw)
@@ -56,6 +57,30 @@ def test_stopped_and_taken_up_again(sig, undisturbed, tmp_path):
     again = load_file(path)
     assert set(again)==set(undisturbed) and all((again[k]==undisturbed[k]).all() for k in again)
     assert [h['epoch'] for h in json.loads((tmp_path/'history.json').read_text())]==list(range(1, 61))
+
+
+def test_goes_on_with_the_kernels_it_had_picked(tmp_path):
+    "What a run has picked is stored with its weights, and taken up again, even where a new trial would pick otherwise"
+    train, valid, _ = load_mnist(sample=True)
+    s, path = replace(PRESETS['quick'][0], epochs=1), tmp_path/'weights.safetensors'
+    model, _ = run(s, train, valid, tmp_path)
+    picked = load_run(path)[2]['picked']
+    assert picked and picked==model.picked and set(picked.values()) <= set(model.tried)
+    other = {k: next(n for n in model.tried if n!=v) for k, v in picked.items()}
+    with safe_open(path, 'pt') as f: tensors, meta = {k: f.get_tensor(k) for k in f.keys()}, f.metadata()
+    save_file(tensors, path, meta | dict(picked=json.dumps(other | {'99': 'no-such-kernel'})))
+    assert load_run(path, kind=FastModel)[0].picked==other
+
+
+def test_plain_and_fast_learn_the_same(tmp_path):
+    "`--plain` trains the model of chapter 4; after an epoch its weights are those of `FastModel`, to rounding"
+    for name, args in dict(plain=['--plain'], fast=[]).items():
+        code, said, err = finish(start(tmp_path/name, '--epochs', '1', '--lr', '0.01', *args))
+        assert (code, err)==(0, '') and ('picked by trial' in said)==(name=='fast')
+    a, b = [load_file(tmp_path/name/'weights.safetensors') for name in ('plain', 'fast')]
+    assert set(a)==set(b) and all((a[k]-b[k]).abs().max() < 1e-5*a[k].abs().max() for k in a)
+    code, _, err = finish(start(tmp_path/'new', '--plain', '--kernel', 'mm'))
+    assert code==2 and '--plain asks for Model' in err
 
 
 def test_weights_are_plain_safetensors(tmp_path):
