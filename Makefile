@@ -47,6 +47,10 @@ bugs: $(VENV)/dev.ok  ## train with every bug of chapter 7 and store the table (
 published: $(VENV)/dev.ok  ## train all networks of the published table and store their errors (half an hour; goes on where it was stopped)
 	@$(BIN)/minimlp_train --table nbs/published.json --data download
 
+bench: $(VENV)/dev.ok  ## measure the fast model beside its peers, which are installed for it, and store the figures (a quarter of an hour)
+	@$(BIN)/python -m pip install -q -e '.[bench]' -c constraints.txt
+	@$(BIN)/minimlp_bench --data download --out nbs/bench.json && mv nbs/bench.png nbs/images/bench.png
+
 clean:           ## remove .venv and everything else that was made here
 	rm -rf $(VENV) runs/demo _proc _docs _shots build dist *.egg-info .pytest_cache .hypothesis .quarto
 	find . '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
@@ -64,5 +68,5 @@ $(VENV)/dev.ok: $(VENV)/bin/python settings.ini setup.py constraints.txt
 	@$(BIN)/python -m pip install -e '.[dev]' -c constraints.txt
 	@touch $@ $(VENV)/lib.ok
 
-.PHONY: help demo test lab docs preview play prepare readme outputs bugs published clean
+.PHONY: help demo test lab docs preview play prepare readme outputs bugs published bench clean
 .DEFAULT_GOAL := help

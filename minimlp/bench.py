@@ -74,7 +74,7 @@ def check(peer, task:Task # As it will be timed
     assert err<1e-4, f"its gradients are wrong: the largest relative error is {err:.1e}, and it should be below 1e-4"
     return err
 
-# %% ../nbs/bench.ipynb #5fce05e5
+# %% ../nbs/bench.ipynb #4410c0a4
 PAUSE = .25 # seconds
 
 def ready(names, task, skipped:dict, told:dict) -> dict: # Name → `(run, scale)` of those that can do this work, checked and warm
@@ -92,18 +92,20 @@ def race(runs:dict, rounds:int, bar) -> dict: # Name → seconds per round
     for r in range(rounds):
         for name in names[r%len(names):] + names[:r%len(names)]:
             run, scale = runs[name]
+            bar.update()
+            if r>=2 and times[name][0]/scale>3: continue
             time.sleep(PAUSE)
             t0 = time.perf_counter()
             run()
             times[name].append(scale*(time.perf_counter()-t0))
-            bar.update()
     return times
 
-# %% ../nbs/bench.ipynb #76799848
+# %% ../nbs/bench.ipynb #ea54a8bf
 def _status(key): # A line of what Linux tells about this process, in bytes
     return next(1024*int(l.split()[1]) for l in Path('/proc/self/status').read_text().splitlines() if l.startswith(key))
 
 def _peak(name, task, pipe): # In the process
+    task = replace(task, x=task.x.clone(), y=task.y.clone(), params=task.copies()) # what came in is shared, and pages count when they are touched
     run, *_ = PEERS[name](replace(task, x=task.x[:64], y=task.y[:64])) # loads and warms what there is
     run()
     run, _, *scale = PEERS[name](task)
@@ -123,32 +125,32 @@ def peak_memory(name:str, task:Task) -> float: # MiB beyond data and weights; No
     mib, scale = ours.recv()
     return mib if scale==1 else None
 
-# %% ../nbs/bench.ipynb #7790155a
+# %% ../nbs/bench.ipynb #5d36b7ef
 GROW = ['FastModel', 'nn.Module', 'JAX', 'NumPy', 'bare products']
 
-def growth(x, y, rounds, bar, names=GROW) -> dict: # 'rows' and 'width' → size → name → seconds
+def growth(x, y, rounds, names=GROW) -> dict: # 'rows' and 'width' → size → name → seconds
     "The pass without the input's gradient for more and more rows, and for wider and wider networks on a tenth of them"
     tenth = len(x)//10
     grow = dict(rows={n: Task(x[:n], y[:n].float(), kaiming(784, 50, 1)) for n in (1000, 2000, 5000, 10_000, 20_000, 50_000) if n<=len(x)},
                 width={nh: Task(x[:tenth], y[:tenth].float(), kaiming(784, nh, 1)) for nh in (50, 100, 200, 400, 800, 1600)})
-    return {k: {n: {p: statistics.median(t) for p, t in race(ready(names, task, {}, {}), rounds, bar).items()} for n, task in ts.items()} for k, ts in grow.items()}
+    with progress(rounds*len(names)*sum(map(len, grow.values())), desc='growth') as bar:
+        return {k: {n: {p: statistics.median(t) for p, t in race(ready(names, task, {}, {}), rounds, bar).items()} for n, task in ts.items()} for k, ts in grow.items()}
 
 def bench(x, y, names=tuple(PEERS), rounds:int=7, only:str='', grow:bool=True) -> dict: # 'machine', 'errors', 'skipped', 'works', 'picked', 'memory', 'growth'
     "Measure all of it: peers, work whose name holds `only`, and growth and memory unless told not to"
-    todo = {k: t for k, t in works(x, y).items() if only in k}
-    res = dict(machine=machine(), rows=len(x), errors={}, skipped={}, works={}, picked={}, memory={})
+    todo, errors, skipped = {k: t for k, t in works(x, y).items() if only in k}, {}, {}
+    res = dict(machine=machine(), rows=len(x), errors=errors, works={}, picked={}, memory={})
     with progress(len(todo)*len(names)*rounds) as bar:
         for work, task in todo.items():
             bar.set_description(work)
-            runs = ready(names, task, skipped := {}, res['errors'])
-            res['works'][work], res['picked'][work] = race(runs, rounds, bar), list(fast.picked.values())
-            res['skipped'] |= {k: v for k, v in skipped.items() if not any(k in w for w in res['works'].values())}
-        for k in [k for k in res['skipped'] if any(k in w for w in res['works'].values())]: del res['skipped'][k]
+            res['works'][work] = race(ready(names, task, skipped, errors), rounds, bar)
+            res['picked'][work] = list(fast.picked.values())
+    if grow:
+        res['growth'] = growth(x, y, min(rounds, 3), [n for n in GROW if n in names])
         task = works(x, y)['pass + inp.g']
-        if grow: res |= dict(growth=growth(x, y, min(rounds, 3), bar, [n for n in GROW if n in names]))
-        bar.set_description('memory')
-        for name in [n for n in res['works'].get('pass + inp.g', {}) if 'bare' not in n and grow]: res['memory'][name] = peak_memory(name, task)
-    return res
+        for n in res['works'].get('pass + inp.g', {}): res['memory'][n] = None if 'bare' in n else peak_memory(n, task)
+    ran = {n for w in res['works'].values() for n in w}
+    return res | dict(skipped={k: v for k, v in skipped.items() if k not in ran})
 
 # %% ../nbs/bench.ipynb #e014e970
 def ratio(res:dict, work:str, peer:str, of:str='FastModel') -> float: # How many times as long as `of`; nan where one of them didn't run

@@ -1,0 +1,62 @@
+"The benchmark as people run it, and how much memory the fast step takes"
+import json, os, subprocess, sys
+
+import pytest, torch
+
+from minimlp.bench import GROW, bench, grid, peak_memory, works
+from minimlp.data import load_mnist
+from minimlp.peers import PEERS, Task
+from minimlp.train import kaiming
+
+pytestmark = pytest.mark.xdist_group('bench')
+MIB = 2**20
+linux = pytest.mark.skipif(not os.path.exists('/proc/self/clear_refs'), reason='the highest point of memory is read from /proc')
+
+
+def run(*args, cwd): return subprocess.run([f'{sys.prefix}/bin/minimlp_bench', '--data', 'sample', *map(str, args)], cwd=cwd, capture_output=True, text=True)
+
+
+def test_command(tmp_path):
+    r = run('--rounds', 2, '--work', 'pass', '--peers', 'nn.Module,NumPy,bare products', '--quick', '--out', 'b.json', cwd=tmp_path)
+    assert (r.returncode, r.stderr)==(0, ''), r.stderr
+    res = json.loads((tmp_path/'b.json').read_text())
+    assert list(res['works'])==['pass + inp.g', 'pass', 'pass CE'] and all(len(t)==2 for w in res['works'].values() for t in w.values())
+    for name in ('FastModel, ms', 'nn.Module', 'NumPy', 'bare products', 'GFLOP/s', torch.__version__, '5,000 rows'): assert name in r.stdout, name
+    assert (tmp_path/'b.png').read_bytes()[1:4]==b'PNG'
+
+
+@pytest.mark.parametrize('args, words', [(['--peers', 'Theano'], 'expected names out of: FastModel'), (['--work', 'lunch'], 'expected a part of one of: pass + inp.g'),
+                                         (['--out', 'no/such/b.json'], 'in a folder that exists'), (['--out', 'b.txt'], 'expected a .json')])
+def test_wrong_options(args, words, tmp_path):
+    r = run(*args, cwd=tmp_path)
+    assert r.returncode==2 and words in r.stderr and 'Traceback' not in r.stderr
+
+
+def test_a_peer_that_is_not_installed_is_left_out_with_a_word(monkeypatch):
+    (x, y), *_ = load_mnist(sample=True)
+    monkeypatch.setattr('minimlp.peers.find_spec', lambda name: None)
+    res = bench(x[:200], y[:200], ['FastModel', 'JAX', 'tinygrad'], rounds=2, only='pass', grow=False)
+    assert 'make bench' in res['skipped']['JAX'] and 'make bench' in res['skipped']['tinygrad'] and [r[0] for r in grid(res)][1:]==['FastModel, ms', 'its kernels']
+
+
+@linux
+def test_growth_and_memory():
+    (x, y), *_ = load_mnist(sample=True)
+    res = bench(x, y, ['FastModel', 'nn.Module', 'walk-through'], rounds=2, only='pass + inp.g')
+    assert list(res['growth']['rows'])==[1000, 2000, 5000] and list(res['growth']['width'])[-1]==1600
+    assert res['memory']['walk-through'] > 700 > 40 > res['memory']['FastModel'] # MiB on 5,000 rows; all pairs of pixels and gradients are 784 MB
+
+
+@linux
+@pytest.mark.parametrize('name', ['FastModel', 'FastModel (mm)'])
+def test_memory_stays_under_three_batches(name):
+    gen, nh, bs = torch.Generator().manual_seed(0), 800, 4096
+    x, y = torch.rand(2*bs, 784, generator=gen), torch.randint(10, (2*bs,), generator=gen)
+    assert 1 < peak_memory(name, Task(x, y, kaiming(784, nh, 10), 'ce', bs)) < 3*4*bs*(784+nh+10)/MIB
+
+
+@linux
+def test_memory_of_a_whole_pass():
+    "50,000 rows and the gradient of the input, which alone is 150 MiB; writing all pairs down would take 7.5 GiB"
+    x, y = torch.rand(50_000, 784), torch.rand(50_000)
+    assert 140 < peak_memory('FastModel', Task(x, y, kaiming(784, 50, 1), inp_grad=True)) < 200
