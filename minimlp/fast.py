@@ -93,11 +93,11 @@ def _room(self:FastModel, n:int, columns:bool) -> tuple: # Views `(n, n_in)` for
         self._views[n, columns] = xb, rest[:m-1], [None, *rest[m-1:]]
     return self._views[n, columns]
 
-# %% ../nbs/10_speed.ipynb #8146376c
+# %% ../nbs/10_speed.ipynb #c70f4cdb
 @patch
 def _block(self:FastModel, x, targ, n, kernel, first, gx) -> float: # The share of these rows in the loss of `n` rows; sets `.g`, or adds to it
     product, columns = KERNELS[kernel]
-    _, hs, gs = self._room(len(x), columns)
+    _, hs, gs = self._room(x.shape[0], columns)
     lins, inps = self.layers[::2], [x]
     for l, h in zip(lins, hs): inps.append(product(inps[-1], l.w, h, l.b).relu_())
     g = product(inps[-1], lins[-1].w, None, lins[-1].b)
@@ -111,7 +111,7 @@ def _block(self:FastModel, x, targ, n, kernel, first, gx) -> float: # The share 
         elif gx is not None: gx.copy_(product(g, l.w.t())) if product is _onednn else torch.mm(g, l.w.t(), out=gx)
     return loss
 
-# %% ../nbs/10_speed.ipynb #9c22da7e
+# %% ../nbs/10_speed.ipynb #c936f42a
 @patch
 @torch.no_grad()
 def forward_and_backward(self:FastModel,
@@ -121,15 +121,15 @@ def forward_and_backward(self:FastModel,
                          kernel:str=None          # For this pass; else that of the model
                         ) -> float:               # The loss
     "Forward and backward at once; `.g` of the parameters stays in memory that the next pass overwrites. `ValueError` as from the loss"
-    n = len(x) if rows is None else len(rows)
+    n, loss = (x if rows is None else rows).shape[0], 0.
     self._check(x, targ, n)
-    kernel, loss = kernel or self.kernel or self._pick(x, targ, rows), 0.
+    kernel = kernel or self.kernel or self._pick(x, targ, rows)
     if inp_grad and (self._gx is None or getattr(x, 'g', None) is not self._gx): self._gx = x.g = torch.empty_like(x)
     for s in range(0, n, BLOCK):
         e = min(s+BLOCK, n)
         if rows is None: xb, yb = x[s:e], targ[s:e]
         else:
-            i = rows[s:e].to(x.device)
+            i = (rows if e-s==n else rows[s:e]).to(x.device)
             xb, yb = torch.index_select(x, 0, i, out=self._room(e-s, KERNELS[kernel][1])[0]), targ.index_select(0, i)
         loss += self._block(xb, yb, n, kernel, s==0, x.g[s:e] if inp_grad else None)
     return loss
@@ -137,14 +137,14 @@ def forward_and_backward(self:FastModel,
 @patch
 def _check(self:FastModel, x, targ, n) -> None:
     check_lin(x, self.layers[0].w, self.layers[0].b)
-    if len(targ)!=len(x) or not n: raise ValueError(f"expected one row or more, and one target for each; got {n} rows to go through, {len(x)} in x and {len(targ)} targets")
+    if targ.shape[0]!=x.shape[0] or not n: raise ValueError(f"expected one row or more, and one target for each; got {n} rows to go through, {len(x)} in x and {len(targ)} targets")
     if targ is not self._targ: self.loss(self.layers[-1].b.detach().expand(len(targ), -1), targ)
     self._targ = targ
 
-# %% ../nbs/10_speed.ipynb #4a4d78a6
+# %% ../nbs/10_speed.ipynb #5a85f710
 @patch
 def _pick(self:FastModel, x, targ, rows) -> str: # The quickest kernel for so many rows
-    n = min(BLOCK, len(x) if rows is None else len(rows))
+    n = min(BLOCK, (x if rows is None else rows).shape[0])
     size = str(n.bit_length())
     if size not in self.picked:
         if rows is None: x, targ = x[:n], targ[:n]
