@@ -6,7 +6,7 @@
 __all__ = ['RUNGS', 'TOL', 'wrong', 'verify', 'table', 'picture', 'minimlp_verify', 'minimlp_sample', 'load_target',
            'minimlp_check', 'minimlp_train', 'minimlp_predict', 'minimlp_export']
 
-# %% ../nbs/cli.ipynb #fd6f4131
+# %% ../nbs/cli.ipynb #4b02523c
 import importlib, importlib.util, inspect, json, os, sys, time, warnings
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +16,12 @@ from fastcore.script import call_parse, store_true
 
 from . import autograd, backward, layers, module
 from .backward import reference, rel_err, run_fresh
-from .data import load_mnist, make_sample
+from .data import SAMPLE, load_mnist, make_sample
 from .draw import show_answer, show_errors, show_history, show_images
 from .forward import init_params
 from .gradcheck import check_backward
 from .image import read_image
+from .parallel import join, load_share, load_test, locate, run_share, started
 from .runs import PRESETS, Settings, errors, export_js, fill_table, load_run, probabilities, run, table_text
 
 # %% ../nbs/cli.ipynb #4497ef9a
@@ -251,7 +252,22 @@ def _fill(path:str, preset:str, splits, seeds:int) -> None:
     wide = [max(map(len, col)) for col in zip(*cells)]
     print('\n'.join('  '.join(c.ljust(w) for c, w in zip(row, wide)).rstrip() for row in cells), f'\nIn {path}')
 
-# %% ../nbs/cli.ipynb #3c32b9b9
+# %% ../nbs/cli.ipynb #1d6aba00
+def _ranks(s:Settings, data:str, out:Path, device:str, table:str) -> None:
+    "One training on all ranks; a Ctrl-C exits with 130, as in `_train`"
+    if table: raise ValueError("--table fills its file from one process: start it without torchrun")
+    path = locate(data)
+    try:
+        with join(device) as ranks:
+            share = load_share(path, ranks.rank, ranks.world, s.all_rows)
+            if ranks.rank==0: print(_title(s, share['n'], "the package's sample of MNIST" if path==SAMPLE else path, f"{ranks.world} rank{'s'[:ranks.world-1]} on {device}"), end='\n\n', flush=True)
+            model, history = run_share(s, share, ranks, out)
+    except KeyboardInterrupt:
+        if os.environ['RANK']=='0': print(f"minimlp_train: stopped. The same command goes on from the last epoch, whose weights are in {out/'weights.safetensors'}", file=sys.stderr)
+        sys.exit(130)
+    if ranks.rank==0: _report(model, history, [t.to(ranks.device) for t in load_test(path)], out)
+
+# %% ../nbs/cli.ipynb #b7e4cd52
 @call_parse
 def minimlp_train(preset:str=None,       # lecun-300, lecun-1000, simard, nielsen, cmu, best, best-60k or quick; options below change it
                   sizes:str=None,        # Units per layer; else 784,50,10
@@ -280,10 +296,13 @@ For example: minimlp_train --preset quick, or minimlp_train --sizes 784,100,50,1
     given = dict(sizes=sizes, loss=loss, smooth=smooth, opt=opt, lr=lr, momentum=momentum, wd=wd, decoupled=decoupled, no_biases=no_biases,
                  schedule=schedule, epochs=epochs, bs=bs, all_rows=all_rows, seed=seed)
     try:
-        s, (name, splits) = _settings(preset, given), _data(data)
-        if table: return _fill(table, preset, splits, seeds)
+        s = _settings(preset, given)
         told = [preset or '-'.join(map(str, s.sizes)), *(f'{k}{"" if v is True else v}' for k, v in given.items() if v not in (None, False) and k!='sizes')]
-        _train(s, name, splits, Path(out or Path('runs')/'-'.join(told)), device)
+        out = Path(out or Path('runs')/'-'.join(told))
+        if started(): return _ranks(s, data, out, device, table)
+        name, splits = _data(data)
+        if table: return _fill(table, preset, splits, seeds)
+        _train(s, name, splits, out, device)
     except (OSError, ValueError, RuntimeError, AssertionError, FloatingPointError) as e: _stop('minimlp_train', e)
 
 # %% ../nbs/cli.ipynb #82b4523d
