@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['local_rows', 'launch', 'Ranks', 'started', 'join', 'back', 'Parallel', 'read_share', 'load_share', 'load_test',
-           'agree', 'run_share', 'locate', 'measure', 'scale_table', 'Cost', 'fit_line', 'fit_cost']
+           'agree', 'run_share', 'locate', 'measure', 'scale_table', 'Cost', 'fit_factors', 'fit_cost']
 
-# %% ../nbs/11_scale.ipynb #69c9e3a3
-import gzip, json, math, os, socket, statistics, struct, subprocess, sys, time, warnings, zlib
+# %% ../nbs/11_scale.ipynb #07cc3d9b
+import gc, gzip, json, math, os, socket, statistics, struct, subprocess, sys, time, warnings, zlib
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -97,18 +97,21 @@ def back(model,      # Of any chapter: has `layers`, and was called with `(x, y)
         if separate: l.backward()
         yield l
 
-# %% ../nbs/11_scale.ipynb #fa7fc2bb
+# %% ../nbs/11_scale.ipynb #ed673dd5
 class Parallel:
     "A model whose gradients are those of all ranks: `fit` calls its `train_step` and `evaluate`"
     def __init__(self, model,  # Of any chapter
-                 group=None):  # As from `dist.new_group`; else all ranks
+                 group=None,   # As from `dist.new_group`; else all ranks
+                 least:int=100_000): # Bytes that are worth a message; smaller layers wait for the next one
         self.model, self.group, self.rank, self.world = model, group, dist.get_rank(group), dist.get_world_size(group)
         params = [ps for l in reversed(model.layers) if (ps := _params(l))] # the last layer first
-        lens = [[p.numel() for p in ps] for ps in params]
-        self.flat = params[0][0].detach().new_zeros(1 + sum(map(sum, lens)))
-        self.parts = self.flat.split([1+sum(lens[0]), *map(sum, lens[1:])]) # a message each
-        views = iter(self.flat[1:].split(sum(lens, [])))
-        self.views = [[(p, next(views).view_as(p)) for p in ps] for ps in params]
+        self.flat = params[0][0].detach().new_zeros(1 + sum(p.numel() for ps in params for p in ps))
+        self.views, self.sends, start, end = [], [], 0, 1 # per layer: its parameters and where their gradients go; what to send after it
+        for ps in params:
+            self.views.append([(p, self.flat[end:(end := end+p.numel())].view_as(p)) for p in ps])
+            full = (end-start)*self.flat.itemsize >= least or end==len(self.flat)
+            self.sends.append(self.flat[start:end] if full else None)
+            if full: start = end
 
 def _params(l) -> list: # A layer's weights and bias; none for a ReLU
     return list(l.parameters()) if isinstance(l, nn.Module) else [p for n in ('w', 'b') if (p := getattr(l, n, None)) is not None]
@@ -130,7 +133,7 @@ def train_step(self:Parallel, opt,  # An `Optimizer` of the model's parameters
     with torch.no_grad(): opt.step()
     return loss
 
-# %% ../nbs/11_scale.ipynb #901d69ff
+# %% ../nbs/11_scale.ipynb #2bb1eb56
 @patch
 def _send(self:Parallel, x, y, k) -> list: # All-reduces under way
     "Go forwards and back on this rank's part of the batch, and start to sum each layer, weighed with `k`, as soon as it's there"
@@ -138,11 +141,12 @@ def _send(self:Parallel, x, y, k) -> list: # All-reduces under way
     loss = self.model(x, y) if k else None
     if k: self.flat[0] = k*loss.detach()
     ready, work = back(self.model, loss) if k else None, []
-    for part, pairs in zip(self.parts, self.views):
+    for part, pairs in zip(self.sends, self.views):
         if k:
             while not _params(next(ready)): pass # on to the next layer that has any
             for p, g in pairs: torch.mul(p.g, k, out=g)
-        with _heard(): work.append(dist.all_reduce(part, group=self.group, async_op=True))
+        with _heard():
+            if part is not None: work.append(dist.all_reduce(part, group=self.group, async_op=True))
     return work
 
 # %% ../nbs/11_scale.ipynb #2f5613ed
@@ -330,7 +334,7 @@ def _stepper(kind:str, group, nh:int, bs:int): # A function that takes one step 
         opt.step()
     return step
 
-# %% ../nbs/11_scale.ipynb #08f08268
+# %% ../nbs/11_scale.ipynb #26d5214d
 def _timed(step, steps:int) -> float: # Seconds each
     t0 = time.perf_counter()
     for _ in range(steps): step()
@@ -338,54 +342,68 @@ def _timed(step, steps:int) -> float: # Seconds each
 
 def _race(worlds, nhs, bs, steps, rounds) -> dict: # What `measure` returns, on rank 0; called on each
     with join() as ranks:
-        groups, lines = {w: dist.new_group(range(w)) for w in worlds}, []
+        groups, own, lines, parts = {w: dist.new_group(range(w)) for w in worlds}, [dist.new_group([r]) for r in range(ranks.world)][ranks.rank], [], []
         for nh in nhs:
             runners = {(who, w): _stepper(who, groups[w], nh, bs) for w in worlds if ranks.rank<w for who in ('ours', 'DDP')}
+            part = _stepper('ours', own, nh, bs//ranks.world)
+            runners |= {('apart', ranks.world): part} | ({('apart', 1): part} if ranks.rank==0 else {}) # at the same time, and nobody waits for anybody
             secs = {k: [] for k in runners}
             for r in range(rounds+1): # the first round warms up
                 for w in worlds:
+                    for k in [k for k in secs if k[1]==w]:
+                        if w==ranks.world: dist.barrier()
+                        secs[k].append(_timed(runners[k], steps if r else 3))
                     dist.barrier()
-                    for k in [k for k in runners if k[1]==w]: secs[k].append(_timed(runners[k], steps if r else 3))
-            if ranks.rank==0: lines += [_line_of(*k, nh, bs, {k: v[1:] for k, v in secs.items()}) for k in secs]
-        return dict(bs=bs, steps=steps, rounds=rounds, cores=os.cpu_count(), lines=lines, wire=_wire(steps))
+            secs = {k: v[1:] for k, v in secs.items()}
+            if ranks.rank==0:
+                lines += [_line_of(*k, nh, bs, secs) for k in secs if k[0]!='apart']
+                parts.append(dict(sizes=[784, nh, 1], rows=bs//ranks.world, alone=statistics.median(secs['apart', 1]), together=statistics.median(secs['apart', ranks.world])))
+            del runners, part
+            gc.collect() # DDP's cycles, while the group is there: else its threads abort the process at its end, now and then
+        return dict(bs=bs, steps=steps, rounds=rounds, cores=os.cpu_count(), lines=lines, parts=parts, wire=_wire(steps))
 
-# %% ../nbs/11_scale.ipynb #4e5a9492
+# %% ../nbs/11_scale.ipynb #2397170f
 def _line_of(who, w, nh, bs, secs) -> dict: # A line of the table
-    params = 785*nh + nh + 1
     ratio = lambda a, b: statistics.median(s/t for s, t in zip(secs[a], secs[b])) # round by round
     return dict(sizes=[784, nh, 1], who=who, ranks=w, rows=bs/statistics.median(secs[who, w]), efficiency=ratio((who, 1), (who, w))/w,
-                beside_ddp=ratio(('DDP', w), (who, w)), bytes=round(2*(w-1)/w*4*(params + (who=='ours')))) # ours sends the loss, too
+                beside_ddp=ratio(('DDP', w), (who, w)), bytes=round(2*(w-1)/w*4*(_n_params(nh) + (who=='ours')))) # ours sends the loss, too
+
+def _n_params(nh:int) -> int: return 785*nh + nh + 1 # of 784-nh-1
 
 def _wire(steps:int) -> list: # Pairs: bytes of a buffer, and seconds to all-reduce it
     def secs(n):
         t = torch.zeros(n)
         dist.barrier()
-        return statistics.median(_timed(lambda: dist.all_reduce(t), steps) for _ in range(5))
+        return statistics.median(_timed(lambda: dist.all_reduce(t), steps) for _ in range(9))
     return [(4*n, secs(n)) for n in (1, 2**8, 2**12, 2**15, 2**17, 2**19, 2**20)]
 
-# %% ../nbs/11_scale.ipynb #53f10760
+# %% ../nbs/11_scale.ipynb #e8a3bbab
 def measure(nhs=(50, 200, 800),    # Hidden units of the networks
             bs:int=512,            # Rows of the batch, which all ranks share
             steps:int=10,          # Per turn
             rounds:int=7,          # Turns each; the median counts
             worlds=(1, 2)          # How many ranks; the first is 1
-           ) -> dict:              # 'lines', one for each network, who and number of ranks; 'wire', bytes and seconds of an all-reduce; 'bs', 'steps', 'rounds', 'cores'
+           ) -> dict:              # 'lines', a dict for each network, who and number of ranks; 'parts', a rank's share of the work, alone and with all at the same time; 'wire', bytes and seconds of all-reduces; 'bs', 'steps', 'rounds', 'cores'
     "Throughput of `Parallel` and of DDP over chapter 5's model, by turns in one run of new processes with one thread each"
     code = f'import json; from minimlp.parallel import _race; print(json.dumps(_race({tuple(worlds)}, {tuple(nhs)}, {bs}, {steps}, {rounds})))'
     return json.loads(launch(max(worlds), code, timeout=600)[0])
 
 def scale_table(measured:dict # As from `measure`
                ) -> str:      # Text
-    "Rows per second, efficiency, how much faster than DDP, and what each rank sends per step"
-    head = f"{'network':>12} {'ranks':>5} {'who':>5} {'rows/s':>9} {'efficiency':>10} {'of DDP':>7} {'kB sent per step':>17}"
-    return '\n'.join([head, *(f"{'-'.join(map(str, l['sizes'])):>12} {l['ranks']:5} {l['who']:>5} {l['rows']:9,.0f} {l['efficiency']:10.0%} "
-                              f"{l['beside_ddp']:6.2f}× {l['bytes']/1e3:17,.1f}" for l in measured['lines'])])
+    "Rows per second, efficiency, speed relative to DDP, and what each rank sends per step"
+    lines = [f"{'network':>12} {'ranks':>5} {'who':>5} {'rows/s':>9} {'efficiency':>10} {'of DDP':>7} {'kB sent per step':>17}"]
+    for l in measured['lines']:
+        lines.append(f"{'-'.join(map(str, l['sizes'])):>12} {l['ranks']:5} {l['who']:>5} {l['rows']:9,.0f} {l['efficiency']:10.0%} {l['beside_ddp']:6.2f}× {l['bytes']/1e3:17,.1f}")
+    lines.append(f"\n{measured['cores']} cores, batches of {measured['bs']} rows, one thread for each rank. Ranks that work at the same time and send nothing reach "
+                 + ', '.join(f"{p['alone']/p['together']:.0%}" for p in measured['parts']) + " of one rank's speed: so much the machine allows")
+    return '\n'.join(lines)
 
-# %% ../nbs/11_scale.ipynb #b0cf5a55
+# %% ../nbs/11_scale.ipynb #d4a22ad1
 @dataclass
 class Cost:
     "What a step is made of, in seconds"
     c:float     # Fixed, each step
+    delta:float # To fetch a row
     gamma:float # For each floating-point operation
     alpha:float # For each message
     beta:float  # For each byte
@@ -393,37 +411,44 @@ class Cost:
     def step(self, p:int,       # Machines
              params:float,      # Numbers to train
              bs:int,            # Rows of the batch, on all machines together
-             n_layers:int=2     # A message each
+             n_sends:int=1      # All-reduces; `Parallel` has one for a small network
             ) -> float:
         "Seconds for one step, without overlap"
-        ring = 2*(p-1)*(n_layers*self.alpha + 4*params*self.beta/p)
-        return self.c + 6*params*bs*self.gamma/p + ring
+        ring = 2*(p-1)*(n_sends*self.alpha + 4*params*self.beta/p)
+        return self.c + bs/p*(self.delta + 6*params*self.gamma) + ring
 
-# %% ../nbs/11_scale.ipynb #a1d6ea9f
-def fit_line(x, y # Numbers, positive `y`
-            ) -> tuple: # `a, b` of `a + b*x`, neither negative
-    "A line through the points that has the least squared relative error"
-    x, y = torch.as_tensor(x, dtype=torch.float64), torch.as_tensor(y, dtype=torch.float64)
-    cols = torch.stack([torch.ones_like(x), x], 1)/y[:,None]
-    fits = [torch.linalg.lstsq(cols, torch.ones_like(y)[:,None]).solution[:,0]]
-    for i in (0, 1): # on the border: a = 0, or b = 0
-        c = cols[:,1-i]
-        fits.append(torch.zeros(2, dtype=torch.float64).index_fill_(0, torch.tensor(1-i), (c.sum()/c.square().sum()).item()))
-    return tuple(min((f for f in fits if (f>=0).all()), key=lambda f: (cols@f - 1).square().sum()).tolist())
+# %% ../nbs/11_scale.ipynb #fd5f84ff
+def fit_factors(cols:list, # What is multiplied: a list of numbers for each factor
+                y:list     # What should come out, positive
+               ) -> list:  # The factors
+    "Factors, none negative, with which the sum of the columns is nearest to `y`, by the relative error"
+    a, best = torch.tensor(cols, dtype=torch.float64)/torch.tensor(y, dtype=torch.float64), (math.inf, None)
+    size = a.norm(dim=1, keepdim=True)
+    a = (a/size).t()
+    for k in range(1, 2**len(cols)): # the others are zero
+        used = [i for i in range(len(cols)) if k>>i&1]
+        f = torch.zeros(len(cols), dtype=torch.float64)
+        f[used] = torch.linalg.lstsq(a[:,used], torch.ones(len(y), 1, dtype=torch.float64)).solution[:,0]
+        if (f>=0).all(): best = min(best, ((a@f - 1).square().sum().item(), (f/size[:,0]).tolist()))
+    return best[1]
 
-def fit_cost(measured:dict) -> Cost: # From what `measure` returns
-    "The cost of work from the steps on one rank, the cost of messages from the all-reduces on two"
-    one = [l for l in measured['lines'] if (l['who'], l['ranks'])==('ours', 1)]
-    c, gamma = fit_line([6*(785*l['sizes'][1] + l['sizes'][1] + 1)*measured['bs'] for l in one], [measured['bs']/l['rows'] for l in one])
-    alpha2, beta = fit_line(*zip(*measured['wire']))
-    return Cost(c, gamma, alpha2/2, beta) # two ranks pass two messages of half the bytes
+# %% ../nbs/11_scale.ipynb #7ef47ac3
+def fit_cost(measured:dict # As from `measure`
+            ) -> Cost:
+    "The cost of work and of messages on the machine that was measured"
+    alone = [(l['sizes'][1], measured['bs'], measured['bs']/l['rows']) for l in measured['lines'] if (l['who'], l['ranks'])==('ours', 1)]
+    alone += [(p['sizes'][1], p['rows'], p['alone']) for p in measured['parts']]
+    nh, rows, secs = zip(*alone)
+    work = fit_factors([[1]*len(rows), rows, [6*_n_params(n)*b for n, b in zip(nh, rows)]], secs)
+    m, secs = zip(*measured['wire']) # over two ranks: a message there and one back, of half the bytes
+    return Cost(*work, *fit_factors([[2]*len(m), m], secs))
 
-# %% ../nbs/11_scale.ipynb #465aa850
+# %% ../nbs/11_scale.ipynb #f84de598
 @patch
 def pays_from(self:Cost, p:int,   # Machines, 2 or more
               bs:int,             # Rows of the batch
-              n_layers:int=2
+              n_sends:int=1
              ) -> float:          # Parameters; `inf` where no network is large enough
     "From which size of the network on `p` machines are faster than one"
-    gain = 6*bs*self.gamma - 8*self.beta # for each parameter
-    return 2*p*n_layers*self.alpha/gain if gain>0 else math.inf
+    gain, need = 6*bs*self.gamma - 8*self.beta, 2*p*n_sends*self.alpha - bs*self.delta
+    return math.inf if gain<=0 else max(need/gain, 0.)
