@@ -6,12 +6,13 @@
 __all__ = ['local_rows', 'launch', 'Ranks', 'started', 'join', 'back', 'Parallel', 'read_share', 'load_share', 'load_test',
            'agree', 'run_share', 'locate', 'measure', 'scale_table', 'Cost', 'fit_factors', 'fit_cost']
 
-# %% ../nbs/11_scale.ipynb #07cc3d9b
+# %% ../nbs/11_scale.ipynb #f091d79e
 import gc, gzip, json, math, os, socket, statistics, struct, subprocess, sys, time, warnings, zlib
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ class Ranks:
 def started() -> bool: # By torchrun, or by `launch`?
     return {'RANK', 'WORLD_SIZE'} <= os.environ.keys()
 
-# %% ../nbs/11_scale.ipynb #f2be310d
+# %% ../nbs/11_scale.ipynb #fbebcf88
 @contextmanager
 def join(device:str='cpu',    # 'cpu', or 'cuda', which gives each rank of a machine a GPU of its own
          timeout:float=60     # Seconds to wait for ranks that don't come, or have gone silent
@@ -72,7 +73,9 @@ def join(device:str='cpu',    # 'cpu', or 'cuda', which gives each rank of a mac
     if device=='cuda': device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     if device.split(':')[0] not in ('cpu', 'cuda'): raise ValueError(f"device {device}: ranks meet on cpu or on cuda")
     if device!='cpu': torch.cuda.set_device(device)
-    try: dist.init_process_group('gloo' if device=='cpu' else 'nccl', timeout=timedelta(seconds=timeout))
+    try:
+        store = _fresh(next(dist.rendezvous('env://', rank, world, timeout=timedelta(seconds=timeout)))[0], rank, world, timeout)
+        dist.init_process_group('gloo' if device=='cpu' else 'nccl', store=store, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
     except RuntimeError as e:
         if 'EADDRINUSE' in str(e): raise OSError(f"port {at} is taken by another program: give torchrun another one, as in --master-port 29501, or --standalone to find one") from e
         raise ConnectionError(f"rank {rank} of {world} waited at {at} for the others, and not all came: look at what they say ({_line(e)})") from e
@@ -80,6 +83,23 @@ def join(device:str='cpu',    # 'cpu', or 'cuda', which gives each rank of a mac
     finally: dist.destroy_process_group()
 
 def _line(e) -> str: return str(e).splitlines()[0][:200] # torch appends pages
+
+# %% ../nbs/11_scale.ipynb #6e351a74
+def _fresh(store, rank:int, world:int, timeout:float): # A part of the store that no earlier attempt has written to
+    "Agree on a new prefix with the ranks that are there; `RuntimeError` where some don't come"
+    store.set_timeout(timedelta(seconds=timeout))
+    me, until = uuid4().hex, time.time() + timeout
+    if rank:
+        store.set(f'here {rank}', me)
+        name = store.get(f'go {me}').decode() # waits
+        store.set(f'{name} {rank}', 'heard')
+        return dist.PrefixStore(name, store)
+    for r in range(1, world):
+        while not store.check([f'{me} {r}']):
+            if time.time()>until: raise RuntimeError(f"rank {r} isn't there")
+            if store.check([f'here {r}']): store.set(f"go {store.get(f'here {r}').decode()}", me) # the name may be a dead one's; then we come by again
+            time.sleep(.01)
+    return dist.PrefixStore(me, store)
 
 # %% ../nbs/11_scale.ipynb #0b5d4192
 def back(model,      # Of any chapter: has `layers`, and was called with `(x, y)`
@@ -362,7 +382,7 @@ def _race(worlds, nhs, bs, steps, rounds) -> dict: # What `measure` returns, on 
             gc.collect() # DDP's cycles, while the group is there: else its threads abort the process at its end, now and then
         return dict(bs=bs, steps=steps, rounds=rounds, cores=os.cpu_count(), lines=lines, parts=parts, wire=_wire(steps))
 
-# %% ../nbs/11_scale.ipynb #2397170f
+# %% ../nbs/11_scale.ipynb #830a5bca
 def _line_of(who, w, nh, bs, secs) -> dict: # A line of the table
     ratio = lambda a, b: statistics.median(s/t for s, t in zip(secs[a], secs[b])) # round by round
     return dict(sizes=[784, nh, 1], who=who, ranks=w, rows=bs/statistics.median(secs[who, w]), efficiency=ratio((who, 1), (who, w))/w,
@@ -375,7 +395,7 @@ def _wire(steps:int) -> list: # Pairs: bytes of a buffer, and seconds to all-red
         t = torch.zeros(n)
         dist.barrier()
         return statistics.median(_timed(lambda: dist.all_reduce(t), steps) for _ in range(9))
-    return [(4*n, secs(n)) for n in (1, 2**8, 2**12, 2**15, 2**17, 2**19, 2**20)]
+    return [(4*n, secs(n)) for n in (2**10, 2**12, 2**14, 2**16, 2**18, 2**20)]
 
 # %% ../nbs/11_scale.ipynb #e8a3bbab
 def measure(nhs=(50, 200, 800),    # Hidden units of the networks

@@ -1,10 +1,9 @@
 "Ranks as real processes that meet over 127.0.0.1: the same weights as one process, beside DDP, killed, restarted, refused, and at a port that is taken"
-import json, os, shutil, signal, socket, subprocess, sys, time
+import json, os, signal, socket, subprocess, sys, time
 
 import pytest, torch
 from safetensors.torch import load_file
 
-from minimlp.data import SAMPLE, read_idx, write_idx
 from minimlp.parallel import launch
 from minimlp.runs import load_run
 
@@ -72,7 +71,7 @@ def train(case, dtype, rank, world, parallel):
     return dict(bits=bits, params=[p.tolist() for p in params], losses=[e['loss'] for e in h], valid=h[-1].get('valid'))
 
 def all_cases(rank, world, parallel):
-    return {f'{c} {d}': train(c, getattr(torch, d), rank, world, parallel) for c in CASES for d in ('float64', 'float32')}
+    return {f'{c} {d}': train(c, getattr(torch, d), rank, world, parallel) for c in CASES for d in ('float64', 'float32') if d=='float64' or c in ('module', 'tiny')}
 '''
 PARALLEL = CASES + '''
 with join() as ranks: res = all_cases(ranks.rank, ranks.world, True)
@@ -111,7 +110,7 @@ def test_same_weights(world, alone):
 
 def test_same_as_ddp():
     "DistributedDataParallel over chapter 5's model, and our own gradients, take the same steps"
-    outs = launch(3, CASES + '''
+    outs = launch(2, CASES + '''
 from minimlp.train import batches
 from minimlp.parallel import local_rows
 with join() as ranks:
@@ -119,12 +118,12 @@ with join() as ranks:
     params = [p.double() for p in kaiming(784, 20, 1)]
     theirs = nn.parallel.DistributedDataParallel(autograd_model(*params))
     ours, opt, topt = Parallel(module.Model(*params)), SGD(params, .001, .9), torch.optim.SGD(theirs.parameters(), .001, .9)
-    x, y, gen, far = x[ranks.rank::3].clone(), y[ranks.rank::3].clone(), torch.Generator().manual_seed(0), []
+    x, y, gen, far = x[ranks.rank::2].clone(), y[ranks.rank::2].clone(), torch.Generator().manual_seed(0), []
     for rows in batches(1000, 130, gen):
         ours.train_step(opt, x, y, rows)
-        mine = local_rows(rows, ranks.rank, 3)
+        mine = local_rows(rows, ranks.rank, 2)
         topt.zero_grad()
-        (theirs(x[mine], y[mine])*3*len(mine)/len(rows)).backward() # DDP divides by the ranks, not by the rows
+        (theirs(x[mine], y[mine])*2*len(mine)/len(rows)).backward() # DDP divides by the ranks, not by the rows
         topt.step()
         far.append(max(((p-q).abs().max()/q.abs().max()).item() for p, q in zip(params, theirs.parameters())))
     print(json.dumps(far))
@@ -149,7 +148,7 @@ with join() as ranks:
 
 # From a terminal
 
-def by_hand(*args, world=3, port=None, others=()):
+def by_hand(*args, world=2, port=None, others=()):
     "The command as ranks without torchrun; `others` are further arguments for the last rank"
     with socket.create_server(('127.0.0.1', 0)) as s: port = port or s.getsockname()[1]
     env = {**ENV, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'WORLD_SIZE': str(world)}
@@ -174,12 +173,12 @@ def wait_for(out, n, ps=()):
     until = time.time()+60
     while epochs(out)<n:
         assert time.time()<until and all(p.poll() is None for p in ps), [p.communicate() for p in ps if p.poll() is not None]
-        time.sleep(.02)
+        time.sleep(.1)
 
 
-@pytest.mark.parametrize('victim', [0, 1])
+@pytest.mark.parametrize('victim', [0, 1]) # the one that hosts the meeting, and one of three that doesn't
 def test_killed_in_mid_epoch(victim, tmp_path):
-    ps = by_hand('--epochs', '100000', '--out', str(tmp_path))
+    ps = by_hand('--epochs', '100000', '--out', str(tmp_path), world=2+victim)
     wait_for(tmp_path, 2, ps)
     ps[victim].kill()
     t0 = time.time()
@@ -187,7 +186,7 @@ def test_killed_in_mid_epoch(victim, tmp_path):
     assert time.time()-t0 < 10
     for r, (out, err, code) in enumerate(ended):
         if r==victim: assert code==-signal.SIGKILL
-        else: assert code==2 and f'rank {r} of 3: another rank has stopped' in err and 'goes on from there' in err and 'Traceback' not in err, (code, err)
+        else: assert code==2 and f'rank {r} of {len(ps)}: another rank has stopped' in err and 'goes on from there' in err and 'Traceback' not in err, (code, err)
         assert r==0 or out=='', 'only rank 0 prints'
     assert epochs(tmp_path)>=2
 
@@ -202,7 +201,7 @@ from minimlp.parallel import join, load_share, run_share
 from minimlp.runs import Settings
 with join(timeout=2) as ranks:
     Path({str(tmp_path)!r}, f'{{ranks.rank}}').write_text(str(os.getpid()))
-    if ranks.rank==1: time.sleep(6)
+    if ranks.rank==1: time.sleep(4)
     t0 = time.time()
     try: run_share(Settings(sizes=(784, 20, 10)), load_share(SAMPLE, ranks.rank, ranks.world), ranks)
     except ConnectionError as e: print(time.time()-t0<5, e)
@@ -213,7 +212,7 @@ os._exit(0)
 
 
 def test_ctrl_c(tmp_path):
-    ps = by_hand('--epochs', '100000', '--out', str(tmp_path), world=2)
+    ps = by_hand('--epochs', '100000', '--out', str(tmp_path))
     wait_for(tmp_path, 2, ps)
     for p in ps: p.send_signal(signal.SIGINT) # as a terminal does
     (_, err, code), (_, err1, _) = ends(ps, 20)
@@ -228,9 +227,9 @@ def finish(cmd, **kw):
 
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
-    "Thirty epochs on two ranks, in both ways of saying it"
+    "Twenty epochs on two ranks, in both ways of saying it"
     out = tmp_path_factory.mktemp('undisturbed')
-    said = finish([*TORCHRUN, '-m', 'minimlp.parallel', *TRAIN[1:], '--epochs', '30', '--out', str(out)])
+    said = finish([*TORCHRUN, '-m', 'minimlp.parallel', *TRAIN[1:], '--epochs', '20', '--out', str(out)])
     return out, said
 
 
@@ -238,7 +237,7 @@ def test_torchrun(undisturbed, tmp_path):
     out, said = undisturbed
     assert said.count('2 ranks on cpu')==1 and said.count('Test digits')==1, said
     assert {p.name for p in out.iterdir()}=={'weights.safetensors', 'history.json', 'curves.png', 'first_layer.png', 'wrong.png'}
-    plain = finish([*TRAIN, '--epochs', '30', '--out', str(tmp_path)])
+    plain = finish([*TRAIN, '--epochs', '20', '--out', str(tmp_path)])
     a, b = load_file(out/'weights.safetensors'), load_file(tmp_path/'weights.safetensors')
     assert 'rank' not in plain and all((a[k]-b[k]).abs().max() < 1e-3*b[k].abs().max() for k in ('w1', 'w2', 'b1', 'b2'))
     assert load_run(out/'weights.safetensors')[2]['data']==load_run(tmp_path/'weights.safetensors')[2]['data']
@@ -257,13 +256,13 @@ def children(pid):
 @pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='finds the ranks in /proc')
 def test_restarted(undisturbed, tmp_path):
     "torchrun starts the ranks again after one was killed, and they end at the very numbers of a run that nobody disturbed"
-    p = subprocess.Popen([*TORCHRUN, '--max-restarts', '2', '--no-python', *TRAIN, '--epochs', '30', '--out', str(tmp_path)], env=ENV,
+    p = subprocess.Popen([*TORCHRUN, '--max-restarts', '2', '--no-python', *TRAIN, '--epochs', '20', '--out', str(tmp_path)], env=ENV,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(tmp_path, 3, [p])
     os.kill(max(children(p.pid)), signal.SIGKILL)
     done = epochs(tmp_path)
     [(out, err, code)] = ends([p], 100)
-    assert code==0 and done<30 and out.count('2 ranks on cpu')==2, (code, done, out, err)
+    assert code==0 and done<20 and out.count('2 ranks on cpu')==2, (code, done, out, err)
     a, b = load_file(undisturbed[0]/'weights.safetensors'), load_file(tmp_path/'weights.safetensors')
     assert set(a)==set(b) and all(torch.equal(a[k], b[k]) for k in a)
 
@@ -280,11 +279,12 @@ from minimlp.data import SAMPLE, read_idx, write_idx
 from minimlp.parallel import join, load_share, run_share
 from minimlp.runs import Settings
 with join() as ranks, tempfile.TemporaryDirectory() as d:
-    other, said, last = Path(d), [], ranks.rank==2
-    for f in SAMPLE.glob('*.gz'): write_idx(other/f.name, read_idx(f))
-    labels = read_idx(other/'train-labels-idx1-ubyte.gz').copy()
+    other, said, last, name = Path(d), [], ranks.rank==2, 'train-labels-idx1-ubyte.gz'
+    for f in SAMPLE.glob('*.gz'):
+        if f.name!=name: (other/f.name).symlink_to(f)
+    labels = read_idx(SAMPLE/name).copy()
     labels[4321] = (labels[4321]+1)%10 # a row that isn't rank 2's own
-    write_idx(other/'train-labels-idx1-ubyte.gz', labels)
+    write_idx(other/name, labels)
     def attempt(s=Settings(sizes=(784, 20, 10)), src=SAMPLE):
         try: run_share(s, load_share(src, ranks.rank, ranks.world), ranks)
         except ValueError as e: said.append(str(e))
@@ -301,16 +301,15 @@ with join() as ranks, tempfile.TemporaryDirectory() as d:
 
 
 def test_refused_in_a_terminal(tmp_path):
-    for out, err, code in ends(by_hand('--epochs', '1', '--out', str(tmp_path), world=2, others=('--lr', '0.5')), 60):
+    for out, err, code in ends(by_hand('--epochs', '1', '--out', str(tmp_path), others=('--lr', '0.5')), 60):
         assert code==2 and 'lr is 0.5 on rank 1 and 0.1 on rank 0' in err and 'Traceback' not in err, (code, err)
     assert not list(tmp_path.iterdir()), 'nothing was saved'
 
 
-def test_folder_of_another_run(tmp_path):
+def test_folder_of_another_run(undisturbed):
     "What rank 0 finds in its folder is told everywhere"
-    finish([*TRAIN, '--epochs', '1', '--out', str(tmp_path)])
-    said = ends(by_hand('--epochs', '2', '--out', str(tmp_path), world=2), 60)
-    assert [s[2] for s in said]==[2, 2] and 'holds another run: epochs 1, not 2' in said[0][1] and "rank 0 can't begin" in said[1][1], said
+    said = ends(by_hand('--epochs', '21', '--out', str(undisturbed[0])), 60)
+    assert [s[2] for s in said]==[2, 2] and 'holds another run: epochs 20, not 21' in said[0][1] and "rank 0 can't begin" in said[1][1], said
 
 
 def test_port_taken(tmp_path):
