@@ -29,6 +29,16 @@ class AllInOne(module.Model):
     def backward(self):
         for l in (self.loss, *reversed(self.layers)): l.backward()
 
+class BothWays(module.Model):
+    "Goes both ways at once, and keeps its weights by column"
+    def __init__(self, *params, **kwargs):
+        for w in params[::2]: w.data = w.t().contiguous().t()
+        super().__init__(*params, **kwargs)
+    def forward_and_backward(self, x, y, rows):
+        loss = self(x[rows], y[rows]).item()
+        self.backward()
+        return loss
+
 def autograd_model(*params):
     model = autograd.Model(784, 20, 1).to(params[0].dtype)
     with torch.no_grad():
@@ -53,7 +63,7 @@ ce = lambda cls: lambda *params: cls(*params, loss=CrossEntropy())
 # name → sizes, what makes the model, optimizer, rows, batch size
 CASES = dict(module=((784, 20, 15, 10), ce(module.Model), SGD, 1000, 130), adam=((784, 20, 10), ce(module.Model), Adam, 1000, 130),
              layers=((784, 20, 1), layers.Model, SGD, 1000, 130), one=((784, 20, 10), ce(AllInOne), SGD, 1000, 130),
-             tiny=((784, 20, 10), ce(module.Model), SGD, 41, 2), autograd=((784, 20, 1), autograd_model, Quiet, 500, 130))
+             both=((784, 20, 10), ce(BothWays), SGD, 1000, 130), tiny=((784, 20, 10), ce(module.Model), SGD, 41, 2), autograd=((784, 20, 1), autograd_model, Quiet, 500, 130))
 
 def train(case, dtype, rank, world, parallel):
     sizes, make, Opt, n, bs = CASES[case]
@@ -64,7 +74,7 @@ def train(case, dtype, rank, world, parallel):
     params = list(model.parameters()) if isinstance(model, nn.Module) else [p for l in model.layers[::2] for p in (l.w, l.b)]
     opt, bits = Opt(params, .001 if Opt is Adam or sizes[-1]==1 else .05), []
     mine = lambda t: None if t is None else t[rank::world].clone()
-    each = lambda h: bits.append([zlib.crc32(p.detach().numpy()) for p in params])
+    each = lambda h: bits.append([zlib.crc32(p.detach().contiguous().numpy()) for p in params])
     wrapped = Parallel(model) if parallel else AsOurs(model) if isinstance(model, nn.Module) else model
     valid = None if yv is None else (mine(xv), mine(yv))
     h = fit(wrapped, opt, (mine(x), mine(y)), valid, epochs=2, bs=bs, schedule=cosine, each=each, n=n)
