@@ -6,8 +6,8 @@
 __all__ = ['local_rows', 'launch', 'Ranks', 'started', 'join', 'passes', 'Parallel', 'read_share', 'load_share', 'load_test',
            'agree', 'run_share', 'locate', 'measure', 'scale_table', 'Cost', 'fit_factors', 'fit_cost']
 
-# %% ../nbs/11_scale.ipynb #f091d79e
-import gc, gzip, json, math, os, socket, statistics, struct, subprocess, sys, time, warnings, zlib
+# %% ../nbs/11_scale.ipynb #a1f2072d
+import gc, gzip, json, math, os, re, socket, statistics, struct, subprocess, sys, time, warnings, zlib
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -63,7 +63,7 @@ class Ranks:
 def started() -> bool: # By torchrun, or by `launch`?
     return {'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'} <= os.environ.keys()
 
-# %% ../nbs/11_scale.ipynb #fbebcf88
+# %% ../nbs/11_scale.ipynb #92b379de
 @contextmanager
 def join(device:str='cpu',    # 'cpu', or 'cuda', which gives each rank of a machine a GPU of its own
          timeout:float=60     # Seconds to wait for ranks that don't come, or have gone silent
@@ -82,7 +82,8 @@ def join(device:str='cpu',    # 'cpu', or 'cuda', which gives each rank of a mac
     try: yield Ranks(rank, world, device)
     finally: dist.destroy_process_group()
 
-def _line(e) -> str: return str(e).splitlines()[0][:200] # torch appends pages
+def _line(e) -> str: # What torch says, without its own files and its guesses
+    return re.sub(r'\[\S*\.cc:\d+\] ', '', str(e).splitlines()[0]).split(' This is typically')[0][:200]
 
 # %% ../nbs/11_scale.ipynb #6e351a74
 def _fresh(store, rank:int, world:int, timeout:float): # A part of the store that no earlier attempt has written to
