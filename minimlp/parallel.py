@@ -52,7 +52,7 @@ def launch(world:int,         # How many processes
         if check and p.returncode: raise RuntimeError(f"rank {r} of {world} ended with status {p.returncode}: {err[-2000:]}")
     return [out for out, _ in said]
 
-# %% ../nbs/11_scale.ipynb #5a0c8ec1
+# %% ../nbs/11_scale.ipynb #f9a3f3c0
 @dataclass
 class Ranks:
     "Who I am among those that train together"
@@ -60,7 +60,8 @@ class Ranks:
     world:int  # How many we are
     device:str # Where my parameters live
 
-def started() -> bool: # By torchrun, or by `launch`?
+def started() -> bool:
+    "Is this process a rank, started by torchrun or by `launch`?"
     return {'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'} <= os.environ.keys()
 
 # %% ../nbs/11_scale.ipynb #92b379de
@@ -245,7 +246,7 @@ def read_share(path:Path,           # IDX file of bytes, gzipped or not
 def _pixels(a:np.ndarray) -> np.ndarray: return a.reshape(len(a), math.prod(a.shape[1:])).astype(np.float32)/256
 def _labels(a:np.ndarray) -> np.ndarray: return a.astype(np.int64)
 
-# %% ../nbs/11_scale.ipynb #29cbb8dd
+# %% ../nbs/11_scale.ipynb #88236668
 def load_share(path:Path,            # Folder of IDX files, or a `.pkl.gz`
                rank:int, world:int,  # Whose share
                all_rows:bool=False   # Train on the validation rows, too?
@@ -260,7 +261,9 @@ def load_share(path:Path,            # Folder of IDX files, or a `.pkl.gz`
     mine = lambda pair: pair and tuple(t[rank::world].clone() for t in pair)
     return dict(train=mine(train), valid=mine(valid), n=len(train[0]), data=fingerprint(*train))
 
-def load_test(path:Path) -> tuple: # All test rows, `(x, y)`, for the one that reports
+def load_test(path:Path # As for `load_share`
+             ) -> tuple: # `(x, y)`
+    "All test rows, for the rank that reports; errors as from `load_share`"
     return _rows(path, 't10k', 0, 6, 0, 1)[0] if Path(path).is_dir() else load_mnist(path)[2]
 
 # %% ../nbs/11_scale.ipynb #f3eb8f07
@@ -363,7 +366,7 @@ def _stepper(kind:str, group, nh:int, bs:int): # A function that takes one step 
         opt.step()
     return step
 
-# %% ../nbs/11_scale.ipynb #26d5214d
+# %% ../nbs/11_scale.ipynb #e662e48d
 def _timed(step, steps:int) -> float: # Seconds each
     t0 = time.perf_counter()
     for _ in range(steps): step()
@@ -371,25 +374,27 @@ def _timed(step, steps:int) -> float: # Seconds each
 
 def _race(worlds, nhs, bs, steps, rounds) -> dict: # What `measure` returns, on rank 0; called on each
     with join() as ranks:
-        groups, own, lines, parts = {w: dist.new_group(range(w)) for w in worlds}, [dist.new_group([r]) for r in range(ranks.world)][ranks.rank], [], []
-        for nh in nhs:
-            runners = {(who, w): _stepper(who, groups[w], nh, bs) for w in worlds if ranks.rank<w for who in ('ours', 'DDP')}
-            part = _stepper('ours', own, nh, bs//ranks.world)
-            runners |= {('apart', ranks.world): part} | ({('apart', 1): part} if ranks.rank==0 else {}) # at the same time, and nobody waits for anybody
-            secs = {k: [] for k in runners}
-            for r in range(rounds+1): # the first round warms up
-                for w in worlds:
-                    for k in [k for k in secs if k[1]==w]:
-                        if w==ranks.world: dist.barrier()
-                        secs[k].append(_timed(runners[k], steps if r else 3))
-                    dist.barrier()
-            secs = {k: v[1:] for k, v in secs.items()}
-            if ranks.rank==0:
-                lines += [_line_of(*k, nh, bs, secs) for k in secs if k[0]!='apart']
-                parts.append(dict(sizes=[784, nh, 1], rows=bs//ranks.world, alone=statistics.median(secs['apart', 1]), together=statistics.median(secs['apart', ranks.world])))
-            del runners, part
-            gc.collect() # DDP's cycles, while the group is there: else its threads abort the process at its end, now and then
-        return dict(bs=bs, steps=steps, rounds=rounds, cores=os.cpu_count(), lines=lines, parts=parts, wire=_wire(steps))
+        groups = {w: dist.new_group(range(w)) for w in worlds}
+        own = [dist.new_group([r]) for r in range(ranks.world)][ranks.rank]
+        laps = [_laps(nh, bs, steps, rounds, ranks, groups, own) for nh in nhs]
+        gc.collect() # DDP's cycles, while its group is there: else its threads abort the process at the end, now and then
+        res = dict(bs=bs, steps=steps, rounds=rounds, cores=os.cpu_count(), wire=_wire(steps))
+    if ranks.rank: return res
+    part = lambda nh, secs: dict(sizes=[784, nh, 1], rows=bs//ranks.world, alone=statistics.median(secs['apart', 1]), together=statistics.median(secs['apart', ranks.world]))
+    return res | dict(lines=[_line_of(*k, nh, bs, secs) for nh, secs in zip(nhs, laps) for k in secs if k[0]!='apart'], parts=[part(nh, secs) for nh, secs in zip(nhs, laps)])
+
+def _laps(nh, bs, steps, rounds, ranks, groups, own) -> dict: # Seconds per step in each round, by who and on how many ranks
+    runners = {(who, w): _stepper(who, g, nh, bs) for w, g in groups.items() if ranks.rank<w for who in ('ours', 'DDP')}
+    part = _stepper('ours', own, nh, bs//ranks.world)
+    runners |= {('apart', w): part for w in (1, ranks.world) if ranks.rank<w} # nobody waits for anybody
+    secs = {k: [] for k in runners}
+    for r in range(rounds+1): # the first round warms up
+        for w in groups:
+            for k in [k for k in runners if k[1]==w]:
+                if w==ranks.world: dist.barrier()
+                secs[k].append(_timed(runners[k], steps if r else 3))
+            dist.barrier()
+    return {k: v[1:] for k, v in secs.items()}
 
 # %% ../nbs/11_scale.ipynb #830a5bca
 def _line_of(who, w, nh, bs, secs) -> dict: # A line of the table
@@ -406,13 +411,13 @@ def _wire(steps:int) -> list: # Pairs: bytes of a buffer, and seconds to all-red
         return statistics.median(_timed(lambda: dist.all_reduce(t), steps) for _ in range(9))
     return [(4*n, secs(n)) for n in (2**10, 2**12, 2**14, 2**16, 2**18, 2**20)]
 
-# %% ../nbs/11_scale.ipynb #e8a3bbab
+# %% ../nbs/11_scale.ipynb #f700c702
 def measure(nhs=(50, 200, 800),    # Hidden units of the networks
             bs:int=512,            # Rows of the batch, which all ranks share
             steps:int=10,          # Per turn
             rounds:int=7,          # Turns each; the median counts
             worlds=(1, 2)          # How many ranks; the first is 1
-           ) -> dict:              # 'lines', a dict for each network, who and number of ranks; 'parts', a rank's share of the work, alone and with all at the same time; 'wire', bytes and seconds of all-reduces; 'bs', 'steps', 'rounds', 'cores'
+           ) -> dict:              # 'lines' for `scale_table`; 'parts', a rank's share of the work alone and with all at it; 'wire', bytes and seconds of all-reduces; and the settings
     "Throughput of `Parallel` and of DDP over chapter 5's model, by turns in one run of new processes with one thread each"
     code = f'import json; from minimlp.parallel import _race; print(json.dumps(_race({tuple(worlds)}, {tuple(nhs)}, {bs}, {steps}, {rounds})))'
     return json.loads(launch(max(worlds), code, timeout=600)[0])

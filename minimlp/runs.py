@@ -122,8 +122,9 @@ def _differ(a:Settings, b:Settings, data_a:str, data_b:str) -> str: # What isn't
     a, b = asdict(a) | dict(data=data_a), asdict(b) | dict(data=data_b)
     return ', '.join(f'{k} {a[k]}, not {b[k]}' for k in a if a[k]!=b[k])
 
-# %% ../nbs/runs.ipynb #6ab20465
-def schedule(s:Settings): # A factor of the rate by the share of steps taken
+# %% ../nbs/runs.ipynb #36d6c625
+def schedule(s:Settings):
+    "A function from the share of the steps taken to a factor of the rate, as `fit` wants it"
     return dict(cosine=lambda t: cosine(t, min(.1, 1/s.epochs)), constant=constant)[s.schedule] # the warm-up takes an epoch at most
 
 # %% ../nbs/runs.ipynb #bd6cd9b1
