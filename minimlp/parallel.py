@@ -366,7 +366,7 @@ def _stepper(kind:str, group, nh:int, bs:int): # A function that takes one step 
         opt.step()
     return step
 
-# %% ../nbs/11_scale.ipynb #e662e48d
+# %% ../nbs/11_scale.ipynb #5defae53
 def _timed(step, steps:int) -> float: # Seconds each
     t0 = time.perf_counter()
     for _ in range(steps): step()
@@ -378,7 +378,7 @@ def _race(worlds, nhs, bs, steps, rounds) -> dict: # What `measure` returns, on 
         own = [dist.new_group([r]) for r in range(ranks.world)][ranks.rank]
         laps = [_laps(nh, bs, steps, rounds, ranks, groups, own) for nh in nhs]
         gc.collect() # DDP's cycles, while its group is there: else its threads abort the process at the end, now and then
-        res = dict(bs=bs, steps=steps, rounds=rounds, cores=os.cpu_count(), wire=_wire(steps))
+        res = dict(bs=bs, steps=steps, rounds=rounds, cores=os.cpu_count(), wire=_wire(3*steps))
     if ranks.rank: return res
     part = lambda nh, secs: dict(sizes=[784, nh, 1], rows=bs//ranks.world, alone=statistics.median(secs['apart', 1]), together=statistics.median(secs['apart', ranks.world]))
     return res | dict(lines=[_line_of(*k, nh, bs, secs) for nh, secs in zip(nhs, laps) for k in secs if k[0]!='apart'], parts=[part(nh, secs) for nh, secs in zip(nhs, laps)])
