@@ -6,8 +6,8 @@
 __all__ = ['PAUSE', 'GROW', 'AIMS', 'best', 'limits', 'cpu_name', 'machine', 'works', 'check', 'ready', 'race', 'peak_memory',
            'growth', 'bench', 'ratio', 'noise', 'measured', 'grid', 'report', 'aims', 'figure', 'minimlp_bench']
 
-# %% ../nbs/bench.ipynb #750381dd
-import json, math, multiprocessing, os, platform, statistics, sys, time
+# %% ../nbs/bench.ipynb #770ef6fb
+import json, math, multiprocessing, platform, statistics, time
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,11 +18,12 @@ from fastcore.script import call_parse, store_true
 from .backward import rel_err
 from .cli import _data, _stop
 from .draw import _Picture
-from .fast import FastModel
+from .fast import KERNELS, kernels
+from .parallel import measure, scale_table
 from .peers import PEERS, Skip, Task, fast, oracle
 from .train import kaiming, progress
 
-# %% ../nbs/bench.ipynb #f7c5d3af
+# %% ../nbs/bench.ipynb #105160f8
 def best(f, reps:int=7) -> float: # The shortest of a few runs, in seconds
     times = []
     for _ in range(reps):
@@ -33,7 +34,6 @@ def best(f, reps:int=7) -> float: # The shortest of a few runs, in seconds
 
 def limits() -> tuple: # Floating-point operations per second and bytes per second, of this machine with PyTorch's threads
     "What a product of 2,048 x 2,048 and a sum of 256 MB reach"
-    from minimlp.fast import KERNELS, kernels
     a, b = torch.randn(2, 2048, 2048)
     out, many = torch.empty(2048, 2048), torch.ones(2**26)
     peak = 2*2048**3/min(best(lambda: KERNELS[k][0](a, b, out)) for k in kernels(a) if 'columns' not in k)
@@ -232,7 +232,7 @@ def _growth(fig, grow):
         ax.tick_params(labelsize=7)
         ax.legend(fontsize=7)
 
-# %% ../nbs/bench.ipynb #a359e838
+# %% ../nbs/bench.ipynb #3e937d95
 def _plain(rows:list) -> str: # Aligned, for a terminal
     wide = [max(map(len, col)) for col in zip(*rows)]
     return '\n'.join('  '.join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, wide))).rstrip() for row in rows)
@@ -248,6 +248,7 @@ def minimlp_bench(data:str=None,   # Folder of IDX files, a .pkl.gz, 'sample' or
                   peers:str=None,  # Names with commas between, such as "FastModel,JAX,bare products"; else all
                   work:str='',     # Only work whose name holds this, such as epoch or 800/64
                   quick:store_true=False, # Leave out growth and memory
+                  scale:store_true=False, # Measure chapter 11 instead: throughput on 1 and 2 ranks, beside PyTorch's DDP
                   out:str=None,    # Save the figures here as .json, and a picture beside it as .png
                  ):
     """Measure FastModel and its peers side by side, and print how many times as long as FastModel each takes. Ten minutes with all peers.
@@ -258,6 +259,11 @@ For example, a first impression in half a minute: minimlp_bench --quick --work p
     try:
         names = _names(peers)
         if out and (Path(out).suffix!='.json' or not Path(out).absolute().parent.is_dir()): raise ValueError(f"--out {out}: expected a .json in a folder that exists")
+        if scale:
+            res = measure(rounds=rounds)
+            print(scale_table(res))
+            if out: Path(out).write_text(json.dumps(res, indent=1)+'\n'); print(f'\nIn {out}')
+            return
         name, ((x, y), *_) = _data(data)
         if not any(work in k for k in works(x[:100], y[:100])): raise ValueError(f"--work {work}: expected a part of one of: {'; '.join(works(x[:100], y[:100]))}")
         print(f'{len(x):,} rows of {name}', end='\n\n')

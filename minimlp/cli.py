@@ -6,7 +6,7 @@
 __all__ = ['RUNGS', 'TOL', 'wrong', 'verify', 'table', 'picture', 'minimlp_verify', 'minimlp_sample', 'load_target',
            'minimlp_check', 'minimlp_train', 'minimlp_predict', 'minimlp_export']
 
-# %% ../nbs/cli.ipynb #17d6d608
+# %% ../nbs/cli.ipynb #dc58652c
 import importlib, importlib.util, inspect, json, os, sys, time, warnings
 from dataclasses import replace
 from functools import partial
@@ -17,13 +17,14 @@ from fastcore.script import call_parse, store_true
 
 from . import autograd, backward, layers, module
 from .backward import reference, rel_err, run_fresh
-from .data import load_mnist, make_sample
+from .data import SAMPLE, load_mnist, make_sample
 from .draw import show_answer, show_errors, show_history, show_images
 from .fast import FastModel
 from .forward import init_params
 from .gradcheck import check_backward
 from .image import read_image
 from .module import Model
+from .parallel import join, load_share, load_test, locate, run_share, started
 from .runs import PRESETS, Settings, errors, export_js, fill_table, load_run, probabilities, run, table_text
 
 # %% ../nbs/cli.ipynb #4497ef9a
@@ -255,7 +256,22 @@ def _fill(path:str, preset:str, splits, seeds:int) -> None:
     wide = [max(map(len, col)) for col in zip(*cells)]
     print('\n'.join('  '.join(c.ljust(w) for c, w in zip(row, wide)).rstrip() for row in cells), f'\nIn {path}')
 
-# %% ../nbs/cli.ipynb #95d32649
+# %% ../nbs/cli.ipynb #ab9b1299
+def _ranks(s:Settings, data:str, out:Path, device:str, table:str, kind) -> None:
+    "One training on all ranks; a Ctrl-C exits with 130, as in `_train`"
+    if table: raise ValueError("--table fills its file from one process: start it without torchrun")
+    path = locate(data)
+    try:
+        with join(device) as ranks:
+            share = load_share(path, ranks.rank, ranks.world, s.all_rows)
+            if ranks.rank==0: print(_title(s, share['n'], "the package's sample of MNIST" if path==SAMPLE else path, f"{ranks.world} rank{'s'[:ranks.world-1]} on {device}"), end='\n\n', flush=True)
+            model, history = run_share(s, share, ranks, out, kind)
+    except KeyboardInterrupt:
+        if os.environ['RANK']=='0': print(f"minimlp_train: stopped. The same command goes on from the last epoch, whose weights are in {out/'weights.safetensors'}", file=sys.stderr)
+        sys.exit(130)
+    if ranks.rank==0: _report(model, history, [t.to(ranks.device) for t in load_test(path)], out)
+
+# %% ../nbs/cli.ipynb #6479e1ac
 @call_parse
 def minimlp_train(preset:str=None,       # lecun-300, lecun-1000, simard, nielsen, cmu, best, best-60k or quick; options below change it
                   sizes:str=None,        # Units per layer; else 784,50,10
@@ -288,10 +304,13 @@ For example: minimlp_train --preset quick, or minimlp_train --sizes 784,100,50,1
     try:
         if plain and kernel: raise ValueError(f"--kernel {kernel}: a choice for FastModel, and --plain asks for Model")
         kind = Model if plain else partial(FastModel, kernel=kernel)
-        s, (name, splits) = _settings(preset, given), _data(data)
-        if table: return _fill(table, preset, splits, seeds)
+        s = _settings(preset, given)
         told = [preset or '-'.join(map(str, s.sizes)), *(f'{k}{"" if v is True else v}' for k, v in given.items() if v not in (None, False) and k!='sizes')]
-        _train(s, name, splits, Path(out or Path('runs')/'-'.join(told)), device, kind)
+        out = Path(out or Path('runs')/'-'.join(told))
+        if started(): return _ranks(s, data, out, device, table, kind)
+        name, splits = _data(data)
+        if table: return _fill(table, preset, splits, seeds)
+        _train(s, name, splits, out, device, kind)
     except (OSError, ValueError, RuntimeError, AssertionError, FloatingPointError) as e: _stop('minimlp_train', e)
 
 # %% ../nbs/cli.ipynb #82b4523d

@@ -93,34 +93,34 @@ def _room(self:FastModel, n:int, columns:bool) -> tuple: # Views `(n, n_in)` for
         self._views[n, columns] = xb, rest[:m-1], [None, *rest[m-1:]]
     return self._views[n, columns]
 
-# %% ../nbs/10_speed.ipynb #c70f4cdb
+# %% ../nbs/10_speed.ipynb #db0b5449
 @patch
-def _block(self:FastModel, x, targ, n, kernel, first, gx) -> float: # The share of these rows in the loss of `n` rows; sets `.g`, or adds to it
+def _block(self:FastModel, x, targ, n, kernel, first, gx): # Yields the share of these rows in the loss of `n` rows, then layers; sets `.g`, or adds to it
     product, columns = KERNELS[kernel]
     _, hs, gs = self._room(x.shape[0], columns)
     lins, inps = self.layers[::2], [x]
     for l, h in zip(lins, hs): inps.append(product(inps[-1], l.w, h, l.b).relu_())
     g = product(inps[-1], lins[-1].w, None, lins[-1].b)
-    loss = _LOSSES[type(self.loss)](self.loss, g, targ, n)
+    yield _LOSSES[type(self.loss)](self.loss, g, targ, n)
     for i in reversed(range(len(lins))):
         l, inp = lins[i], inps[i]
         gw, gb = product(g.t(), inp, self._gw[i] if first else None).t(), g.sum(0)
         if first: l.w.g, l.b.g = gw, gb
         else: l.w.g += gw; l.b.g += gb
+        yield l
         if i: g = torch.ops.aten.threshold_backward.grad_input(product(g, l.w.t(), gs[i]), inp, 0, grad_input=gs[i])
         elif gx is not None: gx.copy_(product(g, l.w.t())) if product is _onednn else torch.mm(g, l.w.t(), out=gx)
-    return loss
 
-# %% ../nbs/10_speed.ipynb #c936f42a
+# %% ../nbs/10_speed.ipynb #ccb3af9d
 @patch
 @torch.no_grad()
-def forward_and_backward(self:FastModel,
-                         x:Tensor, targ:Tensor,   # Rows, `(n, n_in)`, and targets, `(n,)`
-                         rows:Tensor=None,        # Indices of the rows to take, int64; else all of them
-                         inp_grad:bool=False,     # Leave `x.g`, too?
-                         kernel:str=None          # For this pass; else that of the model
-                        ) -> float:               # The loss
-    "Forward and backward at once; `.g` of the parameters stays in memory that the next pass overwrites. `ValueError` as from the loss"
+def layer_by_layer(self:FastModel,
+                   x:Tensor, targ:Tensor,   # Rows, `(n, n_in)`, and targets, `(n,)`
+                   rows:Tensor=None,        # Indices of the rows to take, int64; else all of them
+                   inp_grad:bool=False,     # Leave `x.g`, too?
+                   kernel:str=None          # For this pass; else that of the model
+                  ):                        # Yields the loss, a float, and then the linear layers, the last one first
+    "A pass that pauses as soon as a layer has all its gradients; `ValueError` as from the loss"
     n, loss = (x if rows is None else rows).shape[0], 0.
     self._check(x, targ, n)
     kernel = kernel or self.kernel or self._pick(x, targ, rows)
@@ -131,7 +131,16 @@ def forward_and_backward(self:FastModel,
         else:
             i = (rows if e-s==n else rows[s:e]).to(x.device)
             xb, yb = torch.index_select(x, 0, i, out=self._room(e-s, KERNELS[kernel][1])[0]), targ.index_select(0, i)
-        loss += self._block(xb, yb, n, kernel, s==0, x.g[s:e] if inp_grad else None)
+        part = self._block(xb, yb, n, kernel, s==0, x.g[s:e] if inp_grad else None)
+        loss += next(part)
+        if e<n: list(part)
+    yield loss
+    yield from part
+
+@patch
+def forward_and_backward(self:FastModel, *args, **kwargs) -> float: # The loss
+    "Forward and backward at once, with the arguments of `layer_by_layer`; the `.g` of parameters are in memory that the next pass overwrites"
+    loss, *_ = self.layer_by_layer(*args, **kwargs)
     return loss
 
 @patch

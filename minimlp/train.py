@@ -143,11 +143,11 @@ def _epoch(model, opt, x, y, rows, rates, name, bar) -> float: # The mean loss
     finally: opt.lr = lr
     return total/sum(map(len, rows))
 
-# %% ../nbs/09_train.ipynb #0730117a
+# %% ../nbs/09_train.ipynb #012b6ca5
 def progress(total:int, **kwargs # Steps; the rest as for `tqdm`
             ) -> tqdm:
-    "A progress bar; silent in CI, and where the output isn't a terminal or a notebook"
-    live = 'ipykernel' in sys.modules or sys.stderr.isatty()
+    "A progress bar; silent in CI, where the output isn't a terminal or a notebook, and in all ranks of a parallel run but the first"
+    live = ('ipykernel' in sys.modules or sys.stderr.isatty()) and os.environ.get('RANK', '0')=='0'
     return tqdm(total=total, leave=False, dynamic_ncols=True, disable='CI' in os.environ or not live, **kwargs)
 
 # %% ../nbs/09_train.ipynb #e5ef149d

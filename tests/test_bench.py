@@ -25,6 +25,14 @@ def test_command(tmp_path):
     assert (tmp_path/'b.png').read_bytes()[1:4]==b'PNG'
 
 
+def test_scale(tmp_path):
+    r = run('--scale', '--rounds', 2, '--out', 's.json', cwd=tmp_path)
+    assert (r.returncode, r.stderr)==(0, ''), r.stderr
+    lines = json.loads((tmp_path/'s.json').read_text())['lines']
+    assert {(l['who'], l['ranks']) for l in lines}=={('ours', 1), ('DDP', 1), ('ours', 2), ('DDP', 2)} and all(l['rows']>0 for l in lines)
+    assert all((l['bytes']>0)==(l['ranks']>1) for l in lines) and 'efficiency' in r.stdout and 'kB sent per step' in r.stdout
+
+
 @pytest.mark.parametrize('args, words', [(['--peers', 'Theano'], 'expected names out of: FastModel'), (['--work', 'lunch'], 'expected a part of one of: pass + inp.g'),
                                          (['--out', 'no/such/b.json'], 'in a folder that exists'), (['--out', 'b.txt'], 'expected a .json')])
 def test_wrong_options(args, words, tmp_path):

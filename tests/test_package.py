@@ -10,7 +10,7 @@ pytestmark = pytest.mark.xdist_group('package') # one environment for all
 CHECK = '''
 import importlib, importlib.util, json, sys
 from minimlp.data import load_mnist
-mods = {m: importlib.import_module(f'minimlp.{m}').__file__ for m in 'data forward backward layers module autograd gradcheck bugs softmax train fast peers bench runs image draw cli'.split()}
+mods = {m: importlib.import_module(f'minimlp.{m}').__file__ for m in 'data forward backward layers module autograd gradcheck bugs softmax train fast peers bench runs parallel image draw cli'.split()}
 print(json.dumps(dict(rows=[len(x) for x, _ in load_mnist(sample=True)], where=mods['data'], fastcore=importlib.import_module('fastcore').__version__,
                       extra=[m for m in 'nbdev jupyter IPython ipykernel nbclient pytest'.split() if importlib.util.find_spec(m)])))
 '''
