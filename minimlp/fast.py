@@ -111,9 +111,8 @@ def _block(self:FastModel, x, targ, n, kernel, first, gx): # Yields the share of
         if i: g = torch.ops.aten.threshold_backward.grad_input(product(g, l.w.t(), gs[i]), inp, 0, grad_input=gs[i])
         elif gx is not None: gx.copy_(product(g, l.w.t())) if product is _onednn else torch.mm(g, l.w.t(), out=gx)
 
-# %% ../nbs/10_speed.ipynb #ccb3af9d
+# %% ../nbs/10_speed.ipynb #eb4d2441
 @patch
-@torch.no_grad()
 def layer_by_layer(self:FastModel,
                    x:Tensor, targ:Tensor,   # Rows, `(n, n_in)`, and targets, `(n,)`
                    rows:Tensor=None,        # Indices of the rows to take, int64; else all of them
@@ -138,6 +137,7 @@ def layer_by_layer(self:FastModel,
     yield from part
 
 @patch
+@torch.no_grad()
 def forward_and_backward(self:FastModel, *args, **kwargs) -> float: # The loss
     "Forward and backward at once, with the arguments of `layer_by_layer`; the `.g` of parameters are in memory that the next pass overwrites"
     loss, *_ = self.layer_by_layer(*args, **kwargs)
@@ -167,11 +167,11 @@ def _pick(self:FastModel, x, targ, rows) -> str: # The quickest kernel for so ma
         self.picked[size] = min(best, key=best.get)
     return self.picked[size]
 
-# %% ../nbs/10_speed.ipynb #fc239234
+# %% ../nbs/10_speed.ipynb #17543eb2
 @patch
 def train_step(self:FastModel, opt, x:Tensor, y:Tensor, rows:Tensor) -> float:
     "As `minimlp.train.train_step`, which `fit` takes from here"
     with torch.inference_mode():
-        loss = self.forward_and_backward(x, y, rows)
+        loss, *_ = self.layer_by_layer(x, y, rows)
         if math.isfinite(loss): opt.step()
     return loss

@@ -316,12 +316,12 @@ def _begin(s:Settings, ranks:Ranks, data:str, path:Path, kind) -> tuple: # Model
             t.copy_(dense)
     return model, opt, history
 
-# %% ../nbs/11_scale.ipynb #b1b88215
+# %% ../nbs/11_scale.ipynb #25ea1949
 def run_share(s:Settings,    # What to train
               share:dict,    # As from `load_share`
               ranks:Ranks,   # As from `join`
               out:Path=None, # Folder for `weights.safetensors`, written and read by rank 0; else nothing is saved
-              kind:type=FastModel # As for `minimlp.runs.build`
+              kind:type=module.Model # As for `minimlp.runs.build`
              ) -> tuple:     # Model and history, as from `minimlp.runs.run`
     "One rank's part of a run; `ValueError` where the ranks don't agree, `ConnectionError` where one is gone"
     agree(ranks, dict(minimlp=__version__, torch=torch.__version__, data=share['data'], **asdict(s)))

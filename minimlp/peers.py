@@ -82,7 +82,7 @@ def layers_(task:Task):
     return _rung(task, layers.Model)
 def module_(task:Task): return _rung(task, module.Model)
 
-# %% ../nbs/peers.ipynb #48239bfe
+# %% ../nbs/peers.ipynb #f7918e8a
 def fast(task:Task, kernel=None):
     model, ps, opt = _model(task, FastModel, kernel=kernel)
     x = task.x[:]
@@ -91,6 +91,8 @@ def fast(task:Task, kernel=None):
         for i in batches(len(task.x), task.bs, torch.default_generator): model.train_step(opt, task.x, task.y, i)
     if not kernel: fast.picked = model.picked # for the report
     return (epoch, lambda: ps) if task.bs else (one, lambda: collect(x, ps, task))
+
+fast.picked = {}
 
 def fast_mm(task:Task): return fast(task, 'mm')
 

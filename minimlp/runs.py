@@ -131,12 +131,12 @@ def schedule(s:Settings):
     "A function from the share of the steps taken to a factor of the rate, as `fit` wants it"
     return dict(cosine=lambda t: cosine(t, min(.1, 1/s.epochs)), constant=constant)[s.schedule] # the warm-up takes an epoch at most
 
-# %% ../nbs/runs.ipynb #666123f7
+# %% ../nbs/runs.ipynb #191aef42
 def run(s:Settings,       # What to train
         train, valid,     # Pairs `(x, y)`; `all_rows` joins them
         out:Path=None,    # Folder for `weights.safetensors`; else nothing is saved
         device:str='cpu',
-        kind:type=FastModel # As for `build`
+        kind:type=Model   # As for `build`
        ) -> tuple:        # Model and history, as from `fit`
     "Train, from the last epoch saved in `out` on, and save after each epoch"
     if s.all_rows: train, valid = tuple(torch.cat(pair) for pair in zip(train, valid)), None
@@ -192,7 +192,7 @@ PRESETS = { # name → settings, published test error in %, source
     'quick':      (Settings(sizes=(784, 50, 10), wd=4e-3, decoupled=True, epochs=40), None, ''),
 }
 
-# %% ../nbs/runs.ipynb #54eb8b71
+# %% ../nbs/runs.ipynb #389249ee
 def errors(model, *splits # Pairs `(x, y)`
           ) -> list:      # Per pair the share of wrong rows, in %
     "How much the model gets wrong"
@@ -200,7 +200,7 @@ def errors(model, *splits # Pairs `(x, y)`
 
 def _one(s:Settings, train, valid, test) -> dict: # A line of the table
     t0 = time.perf_counter()
-    model, _ = run(s, train, valid)
+    model, _ = run(s, train, valid, kind=FastModel)
     minutes = (time.perf_counter()-t0)/60
     v, t = errors(model, valid, test)
     return dict(seed=s.seed, test=t, valid=None if s.all_rows else v, minutes=minutes, threads=torch.get_num_threads(),

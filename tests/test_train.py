@@ -27,7 +27,7 @@ def finish(p):
 @pytest.mark.parametrize('preset', PRESETS)
 def test_preset_on_the_sample(preset):
     train, valid, test = load_mnist(sample=True)
-    model, history = run(replace(PRESETS[preset][0], epochs=3), train, valid)
+    model, history = run(replace(PRESETS[preset][0], epochs=3), train, valid, kind=FastModel)
     assert errors(model, test)[0] < 20 and history[0]['loss'] > history[-1]['loss']
 
 
@@ -63,7 +63,7 @@ def test_goes_on_with_the_kernels_it_had_picked(tmp_path):
     "What a run has picked is stored with its weights, and taken up again, even where a new trial would pick otherwise"
     train, valid, _ = load_mnist(sample=True)
     s, path = replace(PRESETS['quick'][0], epochs=1), tmp_path/'weights.safetensors'
-    model, _ = run(s, train, valid, tmp_path)
+    model, _ = run(s, train, valid, tmp_path, kind=FastModel)
     picked = load_run(path)[2]['picked']
     assert picked and picked==model.picked and set(picked.values()) <= set(model.tried)
     other = {k: next(n for n in model.tried if n!=v) for k, v in picked.items()}
