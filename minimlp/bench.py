@@ -270,7 +270,7 @@ def _growth(fig, grow):
         ax.tick_params(labelsize=7)
         ax.legend(fontsize=7)
 
-# %% ../nbs/bench.ipynb #3e937d95
+# %% ../nbs/bench.ipynb #ffead509
 def _plain(rows:list) -> str: # Aligned, for a terminal
     wide = [max(map(len, col)) for col in zip(*rows)]
     return '\n'.join('  '.join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, wide))).rstrip() for row in rows)
@@ -289,7 +289,7 @@ def minimlp_bench(data:str=None,   # Folder of IDX files, a .pkl.gz, 'sample' or
                   scale:store_true=False, # Measure chapter 11 instead: throughput on 1 and 2 ranks, beside PyTorch's DDP
                   out:str=None,    # Save the figures here as .json, and a picture beside it as .png
                  ):
-    """Measure FastModel and its peers side by side, and print how many times as long as FastModel each takes. Ten minutes with all peers.
+    """Measure FastModel and its peers side by side, and print how many times as long as FastModel each takes. A quarter of an hour with all peers.
 
 A pass goes over all rows, forward and back; epoch 800/64 trains 784-800-10 for an epoch in batches of 64.
 
