@@ -111,7 +111,7 @@ def _block(self:FastModel, x, targ, n, kernel, first, gx): # Yields the share of
         if i: g = torch.ops.aten.threshold_backward.grad_input(product(g, l.w.t(), gs[i]), inp, 0, grad_input=gs[i])
         elif gx is not None: gx.copy_(product(g, l.w.t())) if product is _onednn else torch.mm(g, l.w.t(), out=gx)
 
-# %% ../nbs/10_speed.ipynb #eb4d2441
+# %% ../nbs/10_speed.ipynb #cf8d1d22
 @patch
 def layer_by_layer(self:FastModel,
                    x:Tensor, targ:Tensor,   # Rows, `(n, n_in)`, and targets, `(n,)`
@@ -122,6 +122,7 @@ def layer_by_layer(self:FastModel,
     "A pass that pauses as soon as a layer has all its gradients; `ValueError` as from the loss"
     n, loss = (x if rows is None else rows).shape[0], 0.
     self._check(x, targ, n)
+    if inp_grad and rows is not None: raise ValueError("x.g is left for all rows of x: pass x[rows] and targ[rows] in place of rows to get the gradient of some")
     kernel = kernel or self.kernel or self._pick(x, targ, rows)
     if inp_grad and (self._gx is None or getattr(x, 'g', None) is not self._gx): self._gx = x.g = torch.empty_like(x)
     for s in range(0, n, BLOCK):
@@ -147,6 +148,7 @@ def forward_and_backward(self:FastModel, *args, **kwargs) -> float: # The loss
 def _check(self:FastModel, x, targ, n) -> None:
     check_lin(x, self.layers[0].w, self.layers[0].b)
     if targ.shape[0]!=x.shape[0] or not n: raise ValueError(f"expected one row or more, and one target for each; got {n} rows to go through, {len(x)} in x and {len(targ)} targets")
+    if type(self.loss) not in _LOSSES: raise ValueError(f"a fast pass knows {', '.join(l.__name__ for l in _LOSSES)}, not {type(self.loss).__name__}: train such a loss with minimlp.module.Model (--plain)")
     if targ is not self._targ: self.loss(self.layers[-1].b.detach().expand(len(targ), -1), targ)
     self._targ = targ
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PEERS', 'Task', 'Skip', 'need', 'oracle', 'collect', 'functions', 'layers_', 'module_', 'fast', 'fast_mm',
            'free_memory', 'walk_through', 'nn_module', 'nn_loader', 'nn_compiled', 'jax_', 'numpy_', 'hips',
-           'tinygrad_', 'micrograd_', 'bare', 'bare_mm']
+           'tinygrad_', 'micrograd_', 'best', 'bare', 'bare_mm']
 
 # %% ../nbs/peers.ipynb #04304633
 import os, time
@@ -294,11 +294,19 @@ def _backward(loss): # As `Value.backward`, whose recursion is too deep for sums
     loss.grad = 1
     for v in reversed(order): v._backward()
 
-# %% ../nbs/peers.ipynb #1917c8f7
+# %% ../nbs/peers.ipynb #b33f5ac0
 def _shapes(task, n): # The products of a pass over n rows: `(n, k) @ (k, m)`
     (n_in, nh), n_out = task.params[0].shape, task.params[2].shape[1]
     res = [(n, n_in, nh), (n, nh, n_out), (n_out, n, nh), (n, n_out, nh), (nh, n, n_in)]
     return res + [(n, nh, n_in)] if task.inp_grad else res
+
+def best(f, reps:int=7) -> float: # The shortest of a few runs, in seconds
+    times = []
+    for _ in range(reps):
+        t0 = time.perf_counter()
+        f()
+        times.append(time.perf_counter()-t0)
+    return min(times)
 
 def _product(n, k, m, names): # The quickest of these kernels for one product, on buffers of its own
     a, b = torch.randn(n, k), torch.randn(k, m)
@@ -308,15 +316,7 @@ def _product(n, k, m, names): # The quickest of these kernels for one product, o
         f, columns = KERNELS[name]
         out = torch.empty(m, n).t() if columns else torch.empty(n, m)
         runs += [go(f, columns, a_, b_, out) for a_ in (a, a.t().contiguous().t()) for b_ in (b, b.t().contiguous().t())]
-    return min(runs, key=lambda r: _best(r, max(3, min(50, int(2e9/(2*n*k*m))))))
-
-def _best(f, reps): # The shortest of a few runs, in seconds
-    times = []
-    for _ in range(reps):
-        t0 = time.perf_counter()
-        f()
-        times.append(time.perf_counter()-t0)
-    return min(times)
+    return min(runs, key=lambda r: best(r, max(3, min(50, int(2e9/(2*n*k*m))))))
 
 def bare(task:Task, names=None):
     if len(task.x)<64: raise Skip('computes no gradients')
