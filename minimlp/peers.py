@@ -82,13 +82,14 @@ def layers_(task:Task):
     return _rung(task, layers.Model)
 def module_(task:Task): return _rung(task, module.Model)
 
-# %% ../nbs/peers.ipynb #f7918e8a
+# %% ../nbs/peers.ipynb #d15da378
 def fast(task:Task, kernel=None):
     model, ps, opt = _model(task, FastModel, kernel=kernel)
     x = task.x[:]
     def one(): model.forward_and_backward(x, task.y, inp_grad=task.inp_grad)
     def epoch():
-        for i in batches(len(task.x), task.bs, torch.default_generator): model.train_step(opt, task.x, task.y, i)
+        with model.mode():
+            for i in batches(len(task.x), task.bs, torch.default_generator): model.train_step(opt, task.x, task.y, i)
     if not kernel: fast.picked = model.picked # for the report
     return (epoch, lambda: ps) if task.bs else (one, lambda: collect(x, ps, task))
 

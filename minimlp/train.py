@@ -6,8 +6,9 @@
 __all__ = ['kaiming', 'batches', 'accuracy', 'Optimizer', 'SGD', 'Adam', 'cosine', 'constant', 'dead_units', 'evaluate',
            'train_step', 'progress', 'fit']
 
-# %% ../nbs/09_train.ipynb #5c888327
+# %% ../nbs/09_train.ipynb #448480e1
 import math, os, sys, time
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -125,7 +126,7 @@ def train_step(model, opt,  # As for `fit`
 
 def _own(model, f): return getattr(model, f.__name__, partial(f, model))
 
-# %% ../nbs/09_train.ipynb #2ae94469
+# %% ../nbs/09_train.ipynb #f309a315
 def _blame(opt, x:Tensor) -> str: # The likely cause of a loss that isn't a number
     if not x.isfinite().all(): return "the batch itself holds values that aren't finite: look at the data"
     top = max(p.abs().max().nan_to_num(torch.inf).item() for p in opt.params)
@@ -135,11 +136,12 @@ def _epoch(model, opt, x, y, rows, rates, name, bar) -> float: # The mean loss
     "One step for each batch of `rows`, each at its own rate"
     lr, total, take = opt.lr, 0., _own(model, train_step)
     try:
-        for k, (i, opt.lr) in enumerate(zip(rows, rates), 1):
-            loss = take(opt, x, y, i)
-            if not math.isfinite(loss): raise FloatingPointError(f"the loss is {loss} in {name}, batch {k} of {len(rows)}; {_blame(opt, x[i.to(x.device)])}")
-            total += loss*len(i)
-            bar.update()
+        with getattr(model, 'mode', nullcontext)():
+            for k, (i, opt.lr) in enumerate(zip(rows, rates), 1):
+                loss = take(opt, x, y, i)
+                if not math.isfinite(loss): raise FloatingPointError(f"the loss is {loss} in {name}, batch {k} of {len(rows)}; {_blame(opt, x[i.to(x.device)])}")
+                total += loss*len(i)
+                bar.update()
     finally: opt.lr = lr
     return total/sum(map(len, rows))
 
