@@ -7,7 +7,7 @@ __all__ = ['PAUSE', 'GROW', 'AIMS', 'FLOORS', 'limits', 'cpu_name', 'machine', '
            'peak_memory', 'growth', 'bench', 'ratio', 'noise', 'measured', 'grid', 'report', 'floors', 'aims', 'figure',
            'minimlp_bench']
 
-# %% ../nbs/bench.ipynb #8186783a
+# %% ../nbs/bench.ipynb #89c74d9d
 import json, math, multiprocessing, platform, statistics, time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from fastcore.script import call_parse, store_true
+from matplotlib.ticker import LogFormatter, NullLocator
 
 from .backward import rel_err
 from .cli import _data, _stop
@@ -240,7 +241,7 @@ def aims(res:dict) -> str: # A Markdown table
         if not math.isnan(r): lines.append(f"| {work} | {peer} | {want:g} | {'**' if r>=want else ''}{r:.2f}{'**' if r>=want else ''} | {top:.2f} |")
     return '\n'.join(lines)
 
-# %% ../nbs/bench.ipynb #4d440de8
+# %% ../nbs/bench.ipynb #a08fc8a1
 def figure(res:dict): # As from `show_images`
     "Bars for each kind of work, and lines for growth, relative to FastModel and to its seconds"
     shown = list(res['works'])
@@ -262,6 +263,7 @@ def figure(res:dict): # As from `show_images`
         ax.set_xlim(.25, 150)
         ax.set_title(work, fontsize=8)
         ax.tick_params(axis='x', labelsize=7)
+        ax.xaxis.set_major_formatter('{x:g}')
     top.supxlabel('times as long as FastModel', fontsize=8)
     for sub in rest: _growth(sub, grow)
     return fig
@@ -271,7 +273,11 @@ def _growth(fig, grow):
         for n in next(iter(sizes.values())): ax.loglog([int(k) for k in sizes], [1e3*ts[n] for ts in sizes.values()], '.-', label=n, color='#c33' if n=='FastModel' else '#bbb' if 'bare' in n else None)
         ax.set_xlabel(dict(rows='rows', width='hidden units')[kind], fontsize=8)
         ax.set_ylabel('milliseconds for a pass', fontsize=8)
-        ax.tick_params(labelsize=7)
+        ax.set_xticks([int(k) for k in sizes], [f'{int(k):,}' for k in sizes])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter('{x:g}')
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, .5)))
+        ax.tick_params(which='both', labelsize=7)
         ax.legend(fontsize=7)
 
 # %% ../nbs/bench.ipynb #ffead509

@@ -1,15 +1,21 @@
 "Trainings as people run them: presets on the sample, stopped by Ctrl-C or by force and taken up again, on a full disk, in a terminal and in Jupyter"
 import fcntl, json, os, pty, re, resource, signal, struct, subprocess, sys, termios, time
 from dataclasses import replace
+from functools import partial
 
-import nbformat, pytest
+import nbformat, pytest, torch
 from nbclient import NotebookClient
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from minimlp.data import load_mnist
 from minimlp.fast import FastModel
+from minimlp.module import Model
 from minimlp.runs import PRESETS, errors, load_run, run
+from minimlp.softmax import CrossEntropy
+from minimlp.train import Adam, batches, kaiming, train_step
 
 pytestmark = pytest.mark.xdist_group('train')
 RUN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample']
@@ -124,3 +130,30 @@ def test_bar_in_jupyter(tmp_path, monkeypatch):
     NotebookClient(nb, timeout=120, resources={'metadata': {'path': str(tmp_path)}}).execute()
     kinds = [k for o in nb.cells[0].outputs for k in o.get('data', {})]
     assert 'application/vnd.jupyter.widget-view+json' in kinds, nb.cells[0].outputs
+
+
+class Devices(TorchDispatchMode):
+    "Notes each operation whose tensors lie on more than one device"
+    def __init__(self):
+        super().__init__()
+        self.mixed = []
+
+    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+        on = {t.device.type for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.ndim}
+        if len(on)>1 and f.name()!='aten::copy_': self.mixed.append(f.name())
+        return f(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('kind', [FastModel, Model])
+def test_steps_stay_on_the_device(kind, monkeypatch):
+    "PyTorch's 'meta' device, whose tensors have no numbers, stands in for a GPU: nothing but row numbers comes from the CPU"
+    monkeypatch.setattr(torch.Tensor, 'item', lambda self: 1.)
+    ps = [torch.empty_like(p, device='meta') for p in kaiming(20, 15, 10)]
+    x, y = torch.empty(5000, 20, device='meta'), torch.empty(5000, dtype=torch.int64, device='meta')
+    with Devices() as d:
+        net, opt = kind(*ps, loss=CrossEntropy(.1)), Adam(ps, wd=.1)
+        step = net.train_step if kind is FastModel else partial(train_step, net)
+        for rows in batches(5000, 3000, torch.Generator()): step(opt, x, y, rows)
+        assert d.mixed==[] and {p.g.device.type for p in ps}=={'meta'}
+        x.index_select(0, rows) # of the CPU
+        assert d.mixed==['aten::index_select']
