@@ -57,7 +57,7 @@ def test_every_mutant_is_killed(chapter, tmp_path, monkeypatch):
             files[what] = tmp_path/f'{chapter}-{len(files)}.ipynb'
             nbformat.write(nb, files[what])
         cell.source = right
-    with get_context('spawn').Pool(2, maxtasksperchild=8) as pool: # a notebook's tensors go with the process
+    with get_context('spawn').Pool(2, maxtasksperchild=24) as pool: # a notebook's tensors go with the process
         lives = dict(zip(files, pool.map(lives_on, files.values(), chunksize=1)))
     assert lives.pop('as it is') and len(lives)>=5
     alive = sorted(what for what, yes in lives.items() if yes)
