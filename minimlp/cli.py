@@ -233,7 +233,7 @@ def _report(model, history:list, test:tuple, out:Path) -> None:
     for name, fig in pics.items(): fig.savefig(out/f'{name}.png', dpi=150)
     print(f"In {out}: weights.safetensors history.json curves.png {' '.join(f'{n}.png' for n in pics)}")
 
-# %% ../nbs/cli.ipynb #95599666
+# %% ../nbs/cli.ipynb #017156f9
 def _train(s:Settings, name:str, splits, out:Path, device:str, kind) -> None:
     "One training; a Ctrl-C says where the weights are, and exits with 130"
     train, valid, test = splits
@@ -246,9 +246,9 @@ def _train(s:Settings, name:str, splits, out:Path, device:str, kind) -> None:
         sys.exit(130)
     _report(model, history, [t.to(device) for t in test], out)
 
-def _fill(path:str, preset:str, splits, seeds:int) -> None:
+def _fill(path:str, preset:str, splits, seeds:int, kind) -> None:
     "The table, or one row of it"
-    try: table = fill_table(path, *splits, presets={k: v for k, v in PRESETS.items() if preset in (None, k)}, seeds=range(seeds))
+    try: table = fill_table(path, *splits, presets={k: v for k, v in PRESETS.items() if preset in (None, k)}, seeds=range(seeds), kind=kind)
     except KeyboardInterrupt:
         print(f"minimlp_train: stopped. What is done is in {path}, and the same command does the rest", file=sys.stderr)
         sys.exit(130)
@@ -271,7 +271,7 @@ def _ranks(s:Settings, data:str, out:Path, device:str, table:str, kind) -> None:
         sys.exit(130)
     if ranks.rank==0: _report(model, history, [t.to(ranks.device) for t in load_test(path)], out)
 
-# %% ../nbs/cli.ipynb #6479e1ac
+# %% ../nbs/cli.ipynb #a5d3a660
 @call_parse
 def minimlp_train(preset:str=None,       # lecun-300, lecun-1000, simard, nielsen, cmu, best, best-60k or quick; options below change it
                   sizes:str=None,        # Units per layer; else 784,50,10
@@ -309,7 +309,7 @@ For example: minimlp_train --preset quick, or minimlp_train --sizes 784,100,50,1
         out = Path(out or Path('runs')/'-'.join(told))
         if started(): return _ranks(s, data, out, device, table, kind)
         name, splits = _data(data)
-        if table: return _fill(table, preset, splits, seeds)
+        if table: return _fill(table, preset, splits, seeds, kind)
         _train(s, name, splits, out, device, kind)
     except (OSError, ValueError, RuntimeError, AssertionError, FloatingPointError) as e: _stop('minimlp_train', e)
 

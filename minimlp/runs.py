@@ -192,15 +192,15 @@ PRESETS = { # name → settings, published test error in %, source
     'quick':      (Settings(sizes=(784, 50, 10), wd=4e-3, decoupled=True, epochs=40), None, ''),
 }
 
-# %% ../nbs/runs.ipynb #389249ee
+# %% ../nbs/runs.ipynb #7c5b1bf7
 def errors(model, *splits # Pairs `(x, y)`
           ) -> list:      # Per pair the share of wrong rows, in %
     "How much the model gets wrong"
     return [round(100*(1-accuracy(model.predict(x), y)), 4) for x, y in splits]
 
-def _one(s:Settings, train, valid, test) -> dict: # A line of the table
+def _one(s:Settings, train, valid, test, kind) -> dict: # A line of the table
     t0 = time.perf_counter()
-    model, _ = run(s, train, valid, kind=FastModel)
+    model, _ = run(s, train, valid, kind=kind)
     minutes = (time.perf_counter()-t0)/60
     v, t = errors(model, valid, test)
     return dict(seed=s.seed, test=t, valid=None if s.all_rows else v, minutes=minutes, threads=torch.get_num_threads(),
@@ -209,7 +209,8 @@ def _one(s:Settings, train, valid, test) -> dict: # A line of the table
 def fill_table(path:Path,           # JSON file; what it holds already is kept
                train, valid, test,  # Pairs `(x, y)`
                presets=PRESETS,     # Name → settings, published error, source
-               seeds=range(5)
+               seeds=range(5),
+               kind:type=FastModel  # As for `build`
               ) -> dict:            # What the file holds: per preset 'settings', 'published', 'source', 'data' and 'runs'
     "Train each preset with each seed that is missing, and write the test errors to a file"
     path = Path(path)
@@ -221,7 +222,7 @@ def fill_table(path:Path,           # JSON file; what it holds already is kept
     with progress(len(todo)) as bar:
         for name, seed in todo:
             bar.set_description(f'{name}, seed {seed}')
-            table[name]['runs'].append(_one(replace(presets[name][0], seed=seed), train, valid, test))
+            table[name]['runs'].append(_one(replace(presets[name][0], seed=seed), train, valid, test, kind))
             part = Path(f'{path}.part')
             part.write_text(json.dumps(table, indent=1)+'\n')
             os.replace(part, path)
