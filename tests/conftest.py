@@ -7,6 +7,8 @@ import os, shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
 TOP = Path(__file__).resolve().parent.parent
 os.environ['MINIMLP_DATA'] = str(Path(os.environ.get('MINIMLP_DATA') or TOP/'minimlp'/'mnist').resolve())
 os.environ['CI'] = 'true'  # no progress bars
@@ -17,6 +19,19 @@ from minimlp.data import load_mnist  # after MINIMLP_DATA is set
 FULL = len(load_mnist()[0][0])==50_000
 ORIGIN = TOP.parent/'shared'/'origin'  # the walk-through that this project grew from, where it lies beside the checkout
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+
+
+TOGETHER = {f'test_{f}.py' for f in ('bench', 'docs', 'package', 'parallel', 'train')}  # files whose tests share what is dear to make, or would slow each other down
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Tests of a file that is named above run one after the other; pytest-xdist 3.8's own groups do nothing under pytest 9.2"
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return file if (file := nodeid.split('::')[0]).split('/')[-1] in TOGETHER else nodeid
+    return ByFile(config, log)
 
 
 def pytest_report_header():

@@ -9,7 +9,6 @@ from minimlp.data import load_mnist
 from minimlp.peers import Task
 from minimlp.train import kaiming
 
-pytestmark = pytest.mark.xdist_group('bench')
 MIB = 2**20
 linux = pytest.mark.skipif(not os.path.exists('/proc/self/clear_refs'), reason='the highest point of memory is read from /proc')
 

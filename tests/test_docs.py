@@ -18,7 +18,7 @@ from minimlp.data import load_mnist
 from minimlp.module import Model
 from minimlp.softmax import CrossEntropy, softmax
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group('docs')]
+pytestmark = pytest.mark.browser
 PAGES = sorted(plain(p.stem)+'.html' for p in (TOP/'nbs').glob('*.ipynb'))
 SHOTS = TOP/'_shots'
 

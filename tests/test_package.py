@@ -5,8 +5,6 @@ import pytest
 
 from conftest import TOP
 
-pytestmark = pytest.mark.xdist_group('package') # one environment for all
-
 CHECK = '''
 import importlib, importlib.util, json, sys
 from minimlp.data import load_mnist

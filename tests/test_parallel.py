@@ -7,7 +7,6 @@ from safetensors.torch import load_file
 from minimlp.parallel import launch
 from minimlp.runs import load_run
 
-pytestmark = pytest.mark.xdist_group('parallel')
 TRAIN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample', '--sizes', '784,20,10', '--bs', '150', '--kernel', 'mm'] # of 5,000 rows 50 are left over; one kernel, so that bits can be compared
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}

@@ -17,7 +17,6 @@ from minimlp.runs import PRESETS, errors, load_run, run
 from minimlp.softmax import CrossEntropy
 from minimlp.train import Adam, batches, kaiming, train_step
 
-pytestmark = pytest.mark.xdist_group('train')
 RUN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample']
 LONG = ['--sizes', '784,200,10', '--epochs', '60', '--opt', 'adam', '--lr', '0.001', '--kernel', 'mm'] # one kernel: the same bits from run to run
 
