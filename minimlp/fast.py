@@ -16,7 +16,7 @@ from .forward import check_lin
 from .module import Model, Mse
 from .softmax import CrossEntropy, OneHotMse
 
-# %% ../nbs/10_speed.ipynb #5124b964
+# %% ../nbs/10_speed.ipynb #dc74827c
 def _mm(a, b, out=None, bias=None): # `a @ b + bias` by BLAS
     return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
 
@@ -26,12 +26,14 @@ def _onednn(a, b, out=None, bias=None): # the same by oneDNN, in new memory, wit
     res = linear(b.t(), a, None, 'none', [], '').t()
     return res if bias is None else res.add_(bias)
 
+# %% ../nbs/10_speed.ipynb #0cdc4dce
 SMALL = 2**20 # multiplications, below which oneDNN's preparations cost more than they gain
 
 def _onednn_if_large(a, b, out=None, bias=None): return (_mm if a.shape[0]*b.numel()<SMALL else _onednn)(a, b, out, bias)
 
 KERNELS = {'mm': (_mm, False), 'mm-columns': (_mm, True), 'onednn': (_onednn_if_large, False), 'onednn-columns': (_onednn_if_large, True)} # product, activations by column?
 
+# %% ../nbs/10_speed.ipynb #d32fbb1d
 def kernels(t:Tensor # A parameter: its type and device count
            ) -> list: # Names out of `KERNELS`
     "The ways to compute a product that this build of PyTorch has for such tensors"
@@ -121,7 +123,7 @@ def _block(self:FastModel, x, targ, rows, n, kernel, first, gx): # Yields the sh
         if inps: x = _mask(product(x, l.w.t(), g), inp, 0, grad_input=g)
         elif gx is not None: torch.mm(x, l.w.t(), out=gx) if product is _mm else gx.copy_(product(x, l.w.t()))
 
-# %% ../nbs/10_speed.ipynb #19db9ea6
+# %% ../nbs/10_speed.ipynb #be0c4c65
 @patch
 def layer_by_layer(self:FastModel,
                    x:Tensor, targ:Tensor,   # Rows, `(n, n_in)`, and targets, `(n,)`
@@ -144,6 +146,7 @@ def layer_by_layer(self:FastModel,
     yield loss
     yield from part
 
+# %% ../nbs/10_speed.ipynb #453b3777
 @patch
 @torch.no_grad()
 def forward_and_backward(self:FastModel, *args, **kwargs) -> float: # The loss

@@ -1,7 +1,6 @@
 "Trainings as people run them: presets on the sample, stopped by Ctrl-C or by force and taken up again, on a full disk, in a terminal and in Jupyter"
 import fcntl, json, os, pty, re, resource, signal, struct, subprocess, sys, termios, time
 from dataclasses import replace
-from functools import partial
 
 import nbformat, pytest, torch
 from nbclient import NotebookClient
@@ -15,7 +14,7 @@ from minimlp.fast import FastModel
 from minimlp.module import Model
 from minimlp.runs import PRESETS, errors, load_run, run
 from minimlp.softmax import CrossEntropy
-from minimlp.train import Adam, batches, kaiming, train_step
+from minimlp.train import Adam, _own, batches, kaiming, train_step
 
 RUN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample']
 LONG = ['--sizes', '784,200,10', '--epochs', '60', '--opt', 'adam', '--lr', '0.001', '--kernel', 'mm'] # one kernel: the same bits from run to run
@@ -151,7 +150,7 @@ def test_steps_stay_on_the_device(kind, monkeypatch):
     x, y = torch.empty(5000, 20, device='meta'), torch.empty(5000, dtype=torch.int64, device='meta')
     with Devices() as d:
         net, opt = kind(*ps, loss=CrossEntropy(.1)), Adam(ps, wd=.1)
-        step = net.train_step if kind is FastModel else partial(train_step, net)
+        step = _own(net, train_step)
         for rows in batches(5000, 3000, torch.Generator()): step(opt, x, y, rows)
         assert d.mixed==[] and {p.g.device.type for p in ps}=={'meta'}
         x.index_select(0, rows) # of the CPU
