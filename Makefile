@@ -38,10 +38,10 @@ readme: $(VENV)/dev.ok  ## write README.md from nbs/index.ipynb
 outputs: $(VENV)/dev.ok  ## run every chapter on full MNIST and store what it prints (MINIMLP_DATA, the cache or a download)
 	@$(BIN)/minimlp_verify --data download --out nbs/images/verify.png
 	@$(BIN)/python -c "from minimlp.draw import draw_ladder; draw_ladder().savefig('nbs/images/ladder.png', dpi=110)"
-	@cd nbs && CI=true ../$(BIN)/jupyter nbconvert --to notebook --inplace --execute *.ipynb
+	@CI=true $(BIN)/jupyter nbconvert --to notebook --inplace --execute $$(find nbs -name '*.ipynb' -not -path '*/.*' | sort)
 	@$(MAKE) -s prepare
 
-bugs: $(VENV)/dev.ok  ## train with every bug of chapter 7 and store the table (a few minutes)
+bugs: $(VENV)/dev.ok  ## train with every bug of chapter 9 and store the table (a few minutes)
 	@$(BIN)/python -c "from minimlp.bugs import measure; measure('nbs/bugs.json')"
 
 published: $(VENV)/dev.ok  ## train all networks of the published table and store their errors (half an hour; goes on where it was stopped)

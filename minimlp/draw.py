@@ -199,8 +199,8 @@ def draw_model(model,       # With a list `layers` and a `loss` that remember `o
 # %% ../nbs/draw.ipynb #3a3f47bb
 RUNGS = [('Functions', 'chapters 1, 2', 'lin_grad(inp, out, w, b)', ''), ('Layers', 'chapter 3', 'layer.backward()', 'each step becomes an object'),
          ('Module', 'chapter 4', 'bwd(self, out, inp)', 'what repeats is written once'), ('nn.Module', 'chapter 5', 'loss.backward()', 'PyTorch takes over'),
-         ('Proof', 'chapters 6, 7', 'check_backward(layer, inp)', 'a wrong gradient is named'), ('Training', 'chapters 8, 9', 'fit(model, opt, data)', 'small steps, good digits'),
-         ('Speed', 'chapter 10', 'FastModel(*params)', 'little but products is left'), ('Scale', 'chapter 11', 'Parallel(model)', 'many machines, one gradient')]
+         ('Proof', 'chapters 8, 9', 'check_backward(layer, inp)', 'a wrong gradient is named'), ('Training', 'chapters 6, 7', 'fit(model, opt, data)', 'small steps, good digits'),
+         ('Speed', 'chapter 11', 'FastModel(*params)', 'little but products is left'), ('Scale', 'chapter 12', 'Parallel(model)', 'many machines, one gradient')]
 
 def draw_ladder(rungs=RUNGS # Name, where, a line of code, what it changes
                ) -> Figure: # As from `show_images`

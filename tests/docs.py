@@ -19,10 +19,10 @@ def plain(name): return re.sub(r'^\d+[a-z]?_', '', name)
 
 def rename(proc):
     "Take the numbers off the names of the pages, and off all links to them"
-    names = {p.name: plain(p.name) for p in proc.glob('*.ipynb') if plain(p.name)!=p.name}
-    for p in [*proc.glob('*.ipynb'), *proc.glob('*.yml')]:
+    names = {p.name: plain(p.name) for p in proc.glob('*.ipynb') if plain(p.name)!=p.name} # chapters stand on top
+    for p in [*proc.rglob('*.ipynb'), *proc.glob('*.yml')]:
         text = p.read_text(encoding='utf-8')
-        for old, new in names.items(): text = re.sub(rf'(?<![\w/]){re.escape(old)}', new, text)
+        for old, new in names.items(): text = re.sub(rf'(?<!\w){re.escape(old)}', new, text)
         text = re.sub(r'"output-file: \S+\\n",\s*', '', text) # smalldocs takes the name of the file
         p.write_text(text, encoding='utf-8')
     for old, new in names.items(): (proc/old).rename(proc/new)
@@ -59,7 +59,7 @@ def menu(top):
 def preview(out, port=8000):
     "Serve on loopback alone, look once a second whether a source has changed, and build in a process of its own"
     top = get_config().config_path
-    stamp = lambda: max(p.stat().st_mtime for p in [top/'_quarto.yml', *(p for p in (top/'nbs').iterdir() if p.suffix in ('.ipynb', '.css', '.js'))])
+    stamp = lambda: max(p.stat().st_mtime for p in [top/'_quarto.yml', *(p for p in (top/'nbs').rglob('*') if p.suffix in ('.ipynb', '.css', '.js'))])
     server = ThreadingHTTPServer(('127.0.0.1', port), partial(SimpleHTTPRequestHandler, directory=str(out)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f'http://127.0.0.1:{port}/ (Ctrl-C stops)')

@@ -4,9 +4,9 @@ from importlib.util import find_spec
 
 import pytest, torch
 
-from minimlp.bench import bench, grid, peak_memory
+from minimlp.bench.race import bench, grid, peak_memory
 from minimlp.data import load_mnist
-from minimlp.peers import Task
+from minimlp.bench.peers import Task
 from minimlp.train import kaiming
 
 MIB = 2**20

@@ -3,10 +3,11 @@
 It needs Chromium (Debian's package `chromium`, which .ci/run installs), and npm for KaTeX, which pages otherwise load from a CDN. Where there is no
 Chromium, pytest counts these tests as deselected. Screenshots of each page are left in `_shots`.
 """
-import base64, json, re, shutil, subprocess, sys, threading
+import base64, json, os, re, shutil, subprocess, sys, threading
 from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest, torch
@@ -19,7 +20,7 @@ from minimlp.module import Model
 from minimlp.softmax import CrossEntropy, softmax
 
 pytestmark = pytest.mark.browser
-PAGES = sorted(plain(p.stem)+'.html' for p in (TOP/'nbs').glob('*.ipynb'))
+PAGES = sorted(str(p.relative_to(TOP/'nbs').with_name(plain(p.stem)+'.html')) for p in (TOP/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 SHOTS = TOP/'_shots'
 
 
@@ -27,7 +28,7 @@ SHOTS = TOP/'_shots'
 def site(tmp_path_factory):
     "The built site, from a copy of the project"
     top = tmp_path_factory.mktemp('docs')
-    for d in ('nbs', 'minimlp', 'tests'): shutil.copytree(TOP/d, top/d, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'runs'))
+    for d in ('nbs', 'minimlp', 'tests'): shutil.copytree(TOP/d, top/d, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
     for f in ('settings.ini', '_quarto.yml', 'pyproject.toml', 'README.md'): shutil.copy(TOP/f, top)
     r = subprocess.run([sys.executable, 'tests/docs.py', 'site'], cwd=top, capture_output=True, text=True)
     assert r.returncode==0, r.stdout + r.stderr
@@ -83,8 +84,8 @@ def visit(browser, address, katex):
 
 
 def test_all_pages_are_there(site):
-    assert sorted(p.name for p in site.glob('*.html') if p.name!='404.html')==PAGES
-    menu = re.findall(r'<a href="(\w+\.html)" class="sidebar-item-text', (site/'index.html').read_text(encoding='utf-8'))
+    assert sorted(str(p.relative_to(site)) for p in site.rglob('*.html') if p.name!='404.html')==PAGES
+    menu = re.findall(r'<a href="([\w/]+\.html)" class="sidebar-item-text', (site/'index.html').read_text(encoding='utf-8'))
     assert sorted(menu)==PAGES, 'each page stands in the sidebar, once'
 
 
@@ -103,7 +104,7 @@ def test_page(visit, name):
         wide = page.evaluate('''() => [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('pre, .katex-display, .cell-output, .table-wrap, table')).map(e => e.tagName + ' ' + e.className).slice(0, 5)''')
         assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), f'{width}: scrolls sideways, for {wide}'
         page.evaluate('scrollTo(0, 0)')
-        page.screenshot(path=SHOTS/f'{name[:-5]}-{width}-{scheme}.png', full_page=True)
+        page.screenshot(path=SHOTS/f'{name[:-5].replace("/", "-")}-{width}-{scheme}.png', full_page=True)
 
 
 class Links(HTMLParser):
@@ -116,13 +117,13 @@ class Links(HTMLParser):
 
 
 def test_links(site):
-    pages = {p.name: Links(p.read_text(encoding='utf-8')) for p in site.glob('*.html')}
+    pages = {str(p.relative_to(site)): Links(p.read_text(encoding='utf-8')) for p in site.rglob('*.html')}
     lost = []
     for name, page in pages.items():
         for href in page.hrefs:
             u = urlsplit(href)
             if u.scheme or u.netloc: continue
-            path, spot = unquote(u.path) or name, unquote(u.fragment)
+            path, spot = os.path.normpath(Path(name).parent/unquote(u.path)) if u.path else name, unquote(u.fragment)
             if not (site/path).exists() or spot and path.endswith('.html') and spot not in pages[path].ids: lost.append(f'{name}: {href}')
     assert sum(len(p.hrefs) for p in pages.values())>200 and lost==[]
 

@@ -8,8 +8,8 @@ from nbclient import NotebookClient
 from conftest import FULL, TOP
 from readme import readme
 
-NBS = sorted((TOP/'nbs').glob('*.ipynb'))
-each = pytest.mark.parametrize('nb', NBS, ids=lambda p: p.name)
+NBS = sorted(p for p in (TOP/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+each = pytest.mark.parametrize('nb', NBS, ids=lambda p: str(p.relative_to(TOP/'nbs')))
 
 
 def nbdev_in(folder, command, *args):
@@ -30,8 +30,9 @@ def copy(tmp_path):
 
 
 def same_files(a, b, pattern):
-    assert sorted(p.name for p in a.glob(pattern))==sorted(p.name for p in b.glob(pattern))
-    return [p.name for p in a.glob(pattern) if p.read_bytes()!=(b/p.name).read_bytes()]
+    names = lambda top: sorted(str(p.relative_to(top)) for p in top.rglob(pattern) if '.ipynb_checkpoints' not in p.parts)
+    assert names(a)==names(b)
+    return [n for n in names(a) if (a/n).read_bytes()!=(b/n).read_bytes()]
 
 
 def test_library_is_exported(copy):
@@ -66,7 +67,7 @@ def test_colab_link(nb):
     ini = ConfigParser()
     ini.read(TOP/'settings.ini')
     cfg, text = ini['DEFAULT'], nb.read_text(encoding='utf-8')
-    want = f"https://colab.research.google.com/github/{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}/nbs/{nb.name}"
+    want = f"https://colab.research.google.com/github/{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}/{nb.relative_to(TOP)}"
     assert nb.name=='index.ipynb' or want in text
 
 
@@ -84,7 +85,7 @@ def test_site_can_be_made(copy):
     (copy/'proc.py').write_text('if __name__=="__main__":\n    from nbdev.serve import proc_nbs\n    proc_nbs()')
     r = subprocess.run([sys.executable, 'proc.py'], cwd=copy, capture_output=True, text=True)
     assert r.returncode==0, r.stdout + r.stderr
-    assert {p.name for p in NBS} <= {p.name for p in (copy/'_proc').glob('*.ipynb')}
+    assert {p.relative_to(TOP/'nbs') for p in NBS} <= {p.relative_to(copy/'_proc') for p in (copy/'_proc').rglob('*.ipynb')}
     assert (copy/'_proc'/'images'/'verify.png').is_file()
     assert 'colab.research' in (copy/'_proc'/'01_forward.ipynb').read_text(encoding='utf-8')
 

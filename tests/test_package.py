@@ -8,8 +8,9 @@ from conftest import TOP
 CHECK = '''
 import importlib, importlib.util, json, sys
 from minimlp.data import load_mnist
-mods = {m: importlib.import_module(f'minimlp.{m}').__file__ for m in 'data forward backward layers module autograd gradcheck bugs softmax train fast peers bench runs parallel image draw cli'.split()}
-print(json.dumps(dict(rows=[len(x) for x, _ in load_mnist(sample=True)], where=mods['data'], fastcore=importlib.import_module('fastcore').__version__,
+import pkgutil, minimlp
+mods = {m.name: importlib.import_module(m.name).__file__ for m in pkgutil.walk_packages(minimlp.__path__, 'minimlp.') if m.name!='minimlp._modidx'}
+print(json.dumps(dict(rows=[len(x) for x, _ in load_mnist(sample=True)], where=mods['minimlp.data'], mods=sorted(mods), fastcore=importlib.import_module('fastcore').__version__,
                       extra=[m for m in 'nbdev jupyter IPython ipykernel nbclient pytest'.split() if importlib.util.find_spec(m)])))
 '''
 
@@ -45,7 +46,7 @@ def clean(dist, tmp_path_factory):
 
 def test_contents(dist):
     whl, sdist = zipfile.ZipFile(dist[0]).namelist(), [n.split('/', 1)[-1] for n in tarfile.open(dist[1]).getnames()]
-    code = [f'minimlp/{p.name}' for p in (TOP/'minimlp').glob('*.py')]
+    code = [str(p.relative_to(TOP)) for p in (TOP/'minimlp').rglob('*.py')]
     data = [f'minimlp/mnist/{p.name}' for p in (TOP/'minimlp'/'mnist').iterdir()]
     for names in (whl, sdist): assert not set(code + data) - set(names)
     assert {'settings.ini', 'setup.py', 'README.md', 'LICENSE'} <= set(sdist)
@@ -57,6 +58,7 @@ def test_clean_environment(clean, tmp_path, fastcore):
     sh(clean/'bin'/'python', '-m', 'pip', 'install', '-q', f'fastcore{fastcore}', cwd=tmp_path)
     (tmp_path/'check.py').write_text(CHECK)
     said = json.loads(sh(clean/'bin'/'python', 'check.py', cwd=tmp_path).stdout)
+    assert set(said['mods'])>={'minimlp.'+str(p.relative_to(TOP/'minimlp').with_suffix('')).replace('/', '.') for p in (TOP/'minimlp').rglob('[a-z]*.py')}
     assert said['rows']==[5000, 1000, 1000] and said['extra']==[] and str(clean) in said['where']
     assert said['fastcore'].startswith(fastcore[2:] if fastcore[:2]=='==' else fastcore[2])
     r = sh(clean/'bin'/'minimlp_verify', '--data', 'sample', '--n', 500, '--out', tmp_path/'v.png', cwd=tmp_path)

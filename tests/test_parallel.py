@@ -5,7 +5,7 @@ import pytest, torch
 from safetensors.torch import load_file
 
 from minimlp.parallel import launch
-from minimlp.runs import load_run
+from minimlp.runs.run import load_run
 
 TRAIN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample', '--sizes', '784,20,10', '--bs', '150', '--kernel', 'mm'] # of 5,000 rows 50 are left over; one kernel, so that bits can be compared
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
@@ -198,7 +198,7 @@ import os, signal, time
 from pathlib import Path
 from minimlp.data import SAMPLE
 from minimlp.parallel import join, load_share, run_share
-from minimlp.runs import Settings
+from minimlp.runs.run import Settings
 with join(timeout=2) as ranks:
     Path({str(tmp_path)!r}, f'{{ranks.rank}}').write_text(str(os.getpid()))
     if ranks.rank==1: time.sleep(4)
@@ -277,7 +277,7 @@ from pathlib import Path
 import minimlp.parallel as parallel
 from minimlp.data import SAMPLE, read_idx, write_idx
 from minimlp.parallel import join, load_share, run_share
-from minimlp.runs import Settings
+from minimlp.runs.run import Settings
 with join() as ranks, tempfile.TemporaryDirectory() as d:
     other, said, last, name = Path(d), [], ranks.rank==2, 'train-labels-idx1-ubyte.gz'
     for f in SAMPLE.glob('*.gz'):

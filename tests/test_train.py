@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from minimlp.data import load_mnist
 from minimlp.fast import FastModel
 from minimlp.module import Model
-from minimlp.runs import PRESETS, errors, load_run, run
+from minimlp.runs.run import PRESETS, errors, load_run, run
 from minimlp.softmax import CrossEntropy
 from minimlp.train import Adam, _own, batches, kaiming, train_step
 
@@ -124,7 +124,7 @@ def test_bar_in_a_terminal(tmp_path):
 def test_bar_in_jupyter(tmp_path, monkeypatch):
     monkeypatch.delenv('CI')
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(
-        "from minimlp.data import load_mnist\nfrom minimlp.runs import Settings, run\nrun(Settings(epochs=2), *load_mnist(sample=True)[:2]);")])
+        "from minimlp.data import load_mnist\nfrom minimlp.runs.run import Settings, run\nrun(Settings(epochs=2), *load_mnist(sample=True)[:2]);")])
     NotebookClient(nb, timeout=120, resources={'metadata': {'path': str(tmp_path)}}).execute()
     kinds = [k for o in nb.cells[0].outputs for k in o.get('data', {})]
     assert 'application/vnd.jupyter.widget-view+json' in kinds, nb.cells[0].outputs
