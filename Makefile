@@ -15,6 +15,14 @@ demo: $(VENV)/lib.ok  ## run every version of the network on real digits, check 
 test: $(VENV)/dev.ok  ## run every chapter and every test; on full MNIST where MINIMLP_DATA names it
 	@$(BIN)/python -m pytest
 
+check: $(VENV)/dev.ok  ## all that `make test` does, and the library installed into a clean environment (some minutes more)
+	@$(BIN)/python -m pytest -m ''
+
+quick: $(VENV)/dev.ok  ## after an edit of one page, in seconds: make quick CHAPTER=02 (or CHAPTER=suspects)
+	@page=$$(find nbs -name '$(CHAPTER)*.ipynb' -not -path '*/.*' | head -1); test -n "$(CHAPTER)" -a -n "$$page" || \
+	  { echo 'Say which page, as in make quick CHAPTER=02; there are:'; find nbs -name '*.ipynb' -not -path '*/.*' | sort; exit 2; }; \
+	  $(BIN)/nbdev_export && MINIMLP_DATA=minimlp/mnist $(BIN)/nbdev_test --path "$$page" && $(BIN)/python -m pytest -n 0 tests/test_style.py -k "$$(basename $$page .ipynb)"
+
 lab: $(VENV)/dev.ok  ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab nbs
 
@@ -68,5 +76,5 @@ $(VENV)/dev.ok: $(VENV)/bin/python settings.ini setup.py constraints.txt
 	@$(BIN)/python -m pip install -e '.[dev]' -c constraints.txt
 	@touch $@ $(VENV)/lib.ok
 
-.PHONY: help demo test lab docs preview play prepare readme outputs bugs published bench clean
+.PHONY: help demo test check quick lab docs preview play prepare readme outputs bugs published bench clean
 .DEFAULT_GOAL := help

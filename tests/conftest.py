@@ -18,6 +18,7 @@ from minimlp.data import load_mnist  # after MINIMLP_DATA is set
 
 FULL = len(load_mnist()[0][0])==50_000
 ORIGIN = TOP.parent/'shared'/'origin'  # the walk-through that this project grew from, where it lies beside the checkout
+NBS = sorted(p for p in (TOP/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
 

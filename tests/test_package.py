@@ -5,6 +5,8 @@ import pytest
 
 from conftest import TOP
 
+pytestmark = pytest.mark.install
+
 CHECK = '''
 import importlib, importlib.util, json, sys
 from minimlp.data import load_mnist
