@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+MARK   ?= not install
 
 help:            ## list these commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 12
@@ -13,10 +14,10 @@ demo: $(VENV)/lib.ok  ## run every version of the network on real digits, check 
 	@$(BIN)/minimlp_train --preset quick --data sample --out runs/demo
 
 test: $(VENV)/dev.ok  ## run every chapter and every test; on full MNIST where MINIMLP_DATA names it
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m '$(MARK)'
 
 check: $(VENV)/dev.ok  ## all that `make test` does, and the library installed into a clean environment (some minutes more)
-	@$(BIN)/python -m pytest -m ''
+	@$(MAKE) -s test MARK=
 
 quick: $(VENV)/dev.ok  ## after an edit of one page, in seconds: make quick CHAPTER=02 (or CHAPTER=suspects)
 	@page=$$(find nbs -name '$(CHAPTER)*.ipynb' -not -path '*/.*' | head -1); test -n "$(CHAPTER)" -a -n "$$page" || \
