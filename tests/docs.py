@@ -2,16 +2,15 @@
 With --menu, put chapters that the sidebar lacks into its group "Speed and scale", in FOLDER/_quarto.yml (`make prepare` does).
 
 nbdev processes the notebooks (links to names, show_doc, the titles), and smalldocs renders what comes out, both from the same _quarto.yml. nbdev
-numbers files and Quarto gives them other names (01_forward.ipynb becomes forward.html); here the files themselves are renamed before rendering.
+numbers files and Quarto gives them other names (01_forward.ipynb becomes forward.html); here the files themselves are renamed before rendering, also for
+Quarto, which calls this with --rename (`pre-render` in _quarto.yml).
 """
 import os, re, shutil, subprocess, sys, threading, time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-os.environ.pop('VIRTUAL_ENV', None) # another environment's, where one is active: IPython would warn in every process
-from nbdev.config import get_config
-from nbdev.serve import proc_nbs
+os.environ.pop('VIRTUAL_ENV', None) # another environment's, if one is active: IPython would warn in every process
 
 
 def plain(name): return re.sub(r'^\d+[a-z]?_', '', name)
@@ -25,10 +24,12 @@ def rename(proc):
         for old, new in names.items(): text = re.sub(rf'(?<!\w){re.escape(old)}', new, text)
         text = re.sub(r'"output-file: \S+\\n",\s*', '', text) # smalldocs takes the name of the file
         p.write_text(text, encoding='utf-8')
-    for old, new in names.items(): (proc/old).rename(proc/new)
+    for old, new in names.items(): (proc/old).replace(proc/new)
 
 
 def build(out):
+    from nbdev.config import get_config
+    from nbdev.serve import proc_nbs
     cfg = get_config()
     proc = cfg.config_path/'_proc'
     shutil.rmtree(proc, ignore_errors=True)
@@ -58,6 +59,7 @@ def menu(top):
 
 def preview(out, port=8000):
     "Serve on loopback alone, look once a second whether a source has changed, and build in a process of its own"
+    from nbdev.config import get_config
     top = get_config().config_path
     stamp = lambda: max(p.stat().st_mtime for p in [top/'_quarto.yml', *(p for p in (top/'nbs').rglob('*') if p.suffix in ('.ipynb', '.css', '.js'))])
     server = ThreadingHTTPServer(('127.0.0.1', port), partial(SimpleHTTPRequestHandler, directory=str(out)))
@@ -74,5 +76,5 @@ def preview(out, port=8000):
 
 if __name__=='__main__':
     *flags, out = sys.argv[1:]
-    try: {'--preview': preview, '--menu': menu}.get(*flags or [''], build)(Path(out).absolute())
+    try: {'--preview': preview, '--menu': menu, '--rename': rename}.get(*flags or [''], build)(Path(out).absolute())
     except KeyboardInterrupt: pass
