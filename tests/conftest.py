@@ -41,7 +41,8 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(config, items):
-    here = dict(full=FULL, origin=ORIGIN.is_dir(), browser=CHROMIUM and shutil.which('npm') and find_spec('smalldocs'))
+    here = dict(full=FULL, origin=ORIGIN.is_dir(), quarto=shutil.which('quarto'),
+                browser=CHROMIUM and shutil.which('npm') and find_spec('smalldocs'))
     left_out = [i for i in items if any(i.get_closest_marker(m) and not there for m, there in here.items())]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [i for i in items if i not in left_out]

@@ -1,7 +1,7 @@
-"""The site as readers see it, in a real browser: built without Quarto, every page opened, wide and narrow, light and dark.
+"""The site as readers see it, in a real browser: every page opened, wide and narrow, light and dark.
 
-It needs Chromium (Debian's package `chromium`, which .ci/run installs), and npm for KaTeX, which pages otherwise load from a CDN. Where there is no
-Chromium, pytest counts these tests as deselected. Screenshots of each page are left in `_shots`.
+Built without Quarto always, and by `nbdev_docs` if Quarto is on the PATH (marked `quarto`, and counted apart). It needs Chromium (Debian's package
+`chromium`, which .ci/run installs), and npm for KaTeX and axe-core. Without these, pytest counts the tests as deselected. Screenshots are left in `_shots`.
 """
 import base64, json, os, re, shutil, subprocess, sys, threading
 from functools import partial
@@ -13,27 +13,36 @@ from urllib.parse import unquote, urlsplit
 import pytest, torch
 from playwright.sync_api import expect, sync_playwright
 
-from conftest import CHROMIUM, TOP
+from conftest import CHROMIUM, NBS, TOP
 from docs import plain
 from minimlp.data import load_mnist
 from minimlp.module import Model
 from minimlp.softmax import CrossEntropy, softmax
 
-pytestmark = pytest.mark.browser
-PAGES = sorted(str(p.relative_to(TOP/'nbs').with_name(plain(p.stem)+'.html')) for p in (TOP/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+PAGES = sorted(str(p.relative_to(TOP/'nbs').with_name(plain(p.stem)+'.html')) for p in NBS)
 SHOTS = TOP/'_shots'
+pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope='module')
-def site(tmp_path_factory):
-    "The built site, from a copy of the project"
-    top = tmp_path_factory.mktemp('docs')
-    for d in ('nbs', 'minimlp', 'tests'): shutil.copytree(TOP/d, top/d, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
-    for f in ('settings.ini', '_quarto.yml', 'pyproject.toml', 'README.md'): shutil.copy(TOP/f, top)
-    r = subprocess.run([sys.executable, 'tests/docs.py', 'site'], cwd=top, capture_output=True, text=True)
+@pytest.fixture(scope='module', params=['smalldocs', pytest.param('quarto', marks=pytest.mark.quarto)])
+def site(request, tmp_path_factory):
+    "The built site, from the files that git knows; what was in the folder before stays as it was"
+    top = tmp_path_factory.mktemp(request.param)
+    files = subprocess.run(['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=TOP, capture_output=True, text=True, check=True).stdout.split()
+    for f in (TOP/f for f in files):
+        if not f.is_file(): continue
+        to = top/f.relative_to(TOP)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(f, to, follow_symlinks=False) if f.is_symlink() else shutil.copyfile(f, to)
+    before = {f: (top/f).read_bytes() for f in files if (top/f).is_file()}
+    bin = Path(sys.prefix)/'bin'
+    cmd = [sys.executable, 'tests/docs.py', '_docs'] if request.param=='smalldocs' else [bin/'nbdev_docs']
+    env = {**os.environ, 'PYTHONPATH': str(top), 'PATH': f"{bin}:{os.environ['PATH']}"}
+    r = subprocess.run(cmd, cwd=top, capture_output=True, text=True, env=env)
     assert r.returncode==0, r.stdout + r.stderr
-    assert 'warning' not in r.stderr.lower(), r.stderr
-    return top/'site'
+    assert 'warn' not in r.stderr.lower() and 'WARN' not in r.stdout, r.stdout + r.stderr
+    assert [f for f, old in before.items() if (top/f).read_bytes()!=old]==[], 'README.md and all else stay as they were'
+    return top/'_docs'
 
 
 @pytest.fixture(scope='module')
@@ -46,17 +55,25 @@ def address(site):
     server.shutdown()
 
 
+def from_npm(what, folder):
+    "Unpack a package of the npm registry"
+    subprocess.run(['npm', 'pack', '--silent', what], cwd=folder, check=True, capture_output=True)
+    shutil.unpack_archive(next(folder.glob('*.tgz')), folder)
+    return folder/'package'
+
+
 @pytest.fixture(scope='module')
 def katex(site, tmp_path_factory):
-    "KaTeX of the version that the pages ask for, from the npm registry"
-    version = re.search(r'npm/katex@([\d.]+)/', (site/'backward.html').read_text(encoding='utf-8'))[1]
-    folder = tmp_path_factory.mktemp('katex')
-    subprocess.run(['npm', 'pack', '--silent', f'katex@{version}'], cwd=folder, check=True, capture_output=True)
-    shutil.unpack_archive(next(folder.glob('*.tgz')), folder)
-    return folder/'package'/'dist'
+    "KaTeX of the version that the pages ask for"
+    version = re.search(r'npm/katex@([\d.]+|latest)/', (site/'backward.html').read_text(encoding='utf-8'))[1]
+    return from_npm(f'katex@{version}', tmp_path_factory.mktemp('katex'))/'dist'
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
+def axe(tmp_path_factory): return (from_npm('axe-core@4', tmp_path_factory.mktemp('axe'))/'axe.min.js').read_text(encoding='utf-8')
+
+
+@pytest.fixture(scope='session')
 def browser():
     with sync_playwright() as p:
         b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
@@ -69,8 +86,8 @@ def browser():
 def visit(browser, address, katex):
     "Open a page in a window of its own; the console's errors are collected in `page.wrong`"
     opened = []
-    def visit(name, width=1280, scheme='light'):
-        page = browser.new_context(viewport=dict(width=width, height=900), color_scheme=scheme).new_page()
+    def visit(name, width=1280, scheme='light', **kw):
+        page = browser.new_context(viewport=dict(width=width, height=900), color_scheme=scheme, **kw).new_page()
         page.wrong = []
         page.on('console', lambda m: page.wrong.append(m.text) if m.type=='error' else None)
         page.on('pageerror', lambda e: page.wrong.append(str(e)))
@@ -84,51 +101,84 @@ def visit(browser, address, katex):
 
 
 def test_all_pages_are_there(site):
-    assert sorted(str(p.relative_to(site)) for p in site.rglob('*.html') if p.name!='404.html')==PAGES
-    menu = re.findall(r'<a href="([\w/]+\.html)" class="sidebar-item-text', (site/'index.html').read_text(encoding='utf-8'))
+    assert sorted(str(p.relative_to(site)) for p in site.rglob('*.html') if p.name!='404.html' and 'site_libs' not in p.parts)==PAGES and (site/'404.html').is_file()
+    menu = re.findall(r'<a href="\.?/?([\w/]+\.html)" class="sidebar-item-text', (site/'index.html').read_text(encoding='utf-8'))
     assert sorted(menu)==PAGES, 'each page stands in the sidebar, once'
 
 
+CONTRAST = (Path(__file__).parent/'contrast.js').read_text(encoding='utf-8')
+MISSING = """() => [...document.images].filter(i => !i.alt.trim() || i.loading!='lazy' && !(i.complete && i.naturalWidth)).map(i => i.alt + ' ' + i.src.slice(0, 80))"""
+PROSE = """() => { const m = document.querySelector('main').cloneNode(true); m.querySelectorAll('pre, code, script, annotation').forEach(e => e.remove()); return m.textContent }"""
+SERIOUS = """async () => (await axe.run(document, {runOnly: ['wcag2a', 'wcag2aa'], rules: {'color-contrast': {enabled: false}}})).violations
+             .filter(v => ['serious', 'critical'].includes(v.impact)).map(v => `${v.id}: ${v.nodes.slice(0, 3).map(n => n.target.join(' ')).join(' | ')}`)"""
+WIDE = """() => [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('pre, .katex-display, .cell-output, table'))
+          .map(e => e.tagName + ' ' + e.className).slice(0, 5)"""
+CUT = """() => [...document.querySelectorAll('main pre, main .katex-display')].filter(e => e.scrollWidth > e.clientWidth + 2).map(e => e.textContent.trim().slice(0, 60))"""
+
+
 @pytest.mark.parametrize('name', PAGES)
-def test_page(visit, name):
-    "No error, every picture there and described, every formula set, nothing wider than a phone; a screenshot of each look"
+def test_page(visit, axe, name):
+    "No error, every picture described, every formula set, nothing cut, nothing wider than a phone, every text to be read by everybody"
     SHOTS.mkdir(exist_ok=True)
-    for width, scheme in [(1280, 'light'), (1280, 'dark'), (400, 'light')]:
-        page = visit(name, width, scheme)
+    for scheme in ('light', 'dark'):
+        page = visit(name, 1280, scheme)
         page.wait_for_function('!document.querySelector("span.math:not(:has(.katex))")', timeout=10_000)
         assert page.wrong==[]
-        bad = page.evaluate('''() => [...document.images].filter(i => !i.complete || !i.naturalWidth || !i.alt.trim()).map(i => i.alt + ' ' + i.src.slice(0, 80))''')
-        assert bad==[], 'pictures that are missing, or have no alt text'
-        assert page.evaluate('document.querySelectorAll(".katex-error").length')==0
-        assert '$$' not in page.evaluate('''() => { const m = document.querySelector('main').cloneNode(true); m.querySelectorAll('pre, code, script, annotation').forEach(e => e.remove()); return m.textContent }''')
-        wide = page.evaluate('''() => [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('pre, .katex-display, .cell-output, .table-wrap, table')).map(e => e.tagName + ' ' + e.className).slice(0, 5)''')
-        assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), f'{width}: scrolls sideways, for {wide}'
-        page.evaluate('scrollTo(0, 0)')
-        page.screenshot(path=SHOTS/f'{name[:-5].replace("/", "-")}-{width}-{scheme}.png', full_page=True)
+        assert page.evaluate(CONTRAST)==[], f'{scheme}: hard to read'
+        page.screenshot(path=SHOTS/f'{name[:-5].replace("/", "-")}-1280-{scheme}.png', full_page=True)
+        if scheme=='dark': continue
+        assert page.evaluate(MISSING)==[], 'pictures that are missing, or have no alt text'
+        assert page.evaluate('document.querySelectorAll(".katex-error").length')==0 and '$$' not in page.evaluate(PROSE)
+        assert page.evaluate(CUT)==[], 'cut behind a scroll'
+        page.evaluate(axe)
+        assert page.evaluate(SERIOUS)==[]
+        page.set_viewport_size(dict(width=400, height=900))
+        assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), f'scrolls sideways, for {page.evaluate(WIDE)}'
+
+
+def test_these_checks_can_fail(visit, axe):
+    page = visit('layers.html')
+    page.evaluate("""document.querySelector('main p').innerHTML = '<span style="color: #aaa">pale</span> <img src="x.png"> <button></button>';
+                     document.querySelector('main pre').textContent = 'x'.repeat(999); document.querySelector('main pre').style.whiteSpace = 'pre'""")
+    page.evaluate(axe)
+    assert 'pale' in page.evaluate(CONTRAST)[0] and page.evaluate(MISSING) and page.evaluate(CUT) and 'button-name' in ' '.join(page.evaluate(SERIOUS))
 
 
 class Links(HTMLParser):
     "The links of a page, and the places that links can lead to"
-    def __init__(self, text): super().__init__(); self.hrefs, self.ids = [], set(); self.feed(text)
+    def __init__(self, text): super().__init__(); self.hrefs, self.ids = [], []; self.feed(text)
     def handle_starttag(self, tag, attrs):
         a = dict(attrs)
-        if a.get('id'): self.ids.add(a['id'])
+        if a.get('id'): self.ids.append(a['id'])
         if tag=='a' and a.get('href'): self.hrefs.append(a['href'])
 
 
 def test_links(site):
-    pages = {str(p.relative_to(site)): Links(p.read_text(encoding='utf-8')) for p in site.rglob('*.html')}
+    pages = {str(p.relative_to(site)): Links(p.read_text(encoding='utf-8')) for p in site.rglob('*.html') if 'site_libs' not in p.parts}
     lost = []
     for name, page in pages.items():
         for href in page.hrefs:
             u = urlsplit(href)
-            if u.scheme or u.netloc: continue
+            if u.scheme or u.netloc or name=='404.html': continue
             path, spot = os.path.normpath(Path(name).parent/unquote(u.path)) if u.path else name, unquote(u.fragment)
             if not (site/path).exists() or spot and path.endswith('.html') and spot not in pages[path].ids: lost.append(f'{name}: {href}')
     assert sum(len(p.hrefs) for p in pages.values())>200 and lost==[]
+    assert [f'{n}#{i}' for n, p in pages.items() for i in set(p.ids) if p.ids.count(i)>1 and not i.startswith('quarto')]==[], 'an anchor that is there twice'
 
 
-def test_search(visit):
+def test_code_is_shown_once(site):
+    "A function of a chapter is on its page as its source, under the anchor that links find; the reference has its parameters"
+    page = (site/'forward.html').read_text(encoding='utf-8')
+    text = re.sub(r'<[^>]*>', '', page)
+    assert text.count('def lin(')==1 and page.index('id="minimlp.forward.lin"') < page.index('id="minimlp.forward.relu"')
+    assert 'Call self as a function' not in text and not re.search(r'\]\(http| at 0x', text)
+    assert 'id="ref-minimlp.forward.lin"' in (site/'reference.html').read_text(encoding='utf-8')
+
+
+def test_search(visit, site):
+    if (site/'search.json').is_file(): # Quarto's
+        assert 'broadcast' in (site/'search.json').read_text(encoding='utf-8')
+        return
     page = visit('index.html')
     page.get_by_label('Search').fill('broadcasting')
     hit = page.locator('.smalldocs-search-results a').first
@@ -139,7 +189,24 @@ def test_search(visit):
 
 
 def test_for_language_models(site):
-    assert 'forward.llms.md' in (site/'llms.txt').read_text(encoding='utf-8') and 'def lin(' in (site/'forward.llms.md').read_text(encoding='utf-8')
+    listed = set(re.findall(r'[\w/]+\.llms\.md', (site/'llms.txt').read_text(encoding='utf-8')))
+    assert {p[:-5].split('/')[-1] for p in PAGES} <= {l[:-8].split('/')[-1] for l in listed} and 'def lin(' in (site/'forward.llms.md').read_text(encoding='utf-8')
+
+
+def test_a_fold_hides_what_it_prints(visit):
+    page = visit('forward.html')
+    fold = page.locator('details.fold').first
+    inside = fold.locator('pre, img, .cell-output').first
+    assert not inside.is_visible()
+    fold.locator('summary').click()
+    expect(inside).to_be_visible()
+
+
+def test_the_way_on(visit):
+    page = visit('forward.html')
+    page.locator('.nav-page-next a').click()
+    page.wait_for_load_state()
+    assert page.url.endswith('/backward.html')
 
 
 # The page that draws
