@@ -74,10 +74,12 @@ def fold(cell       # A cell of a notebook; its directives for the fold are take
 def badges(text:str   # Markdown
           ) -> str:   # Markdown
     "Turn the link to Colab into two buttons"
-    found = re.fullmatch(r'\[Open this \w+ in Colab\]\((\S+/blob/(\S+))\)', text.strip())
+    pattern = r'\[Open this \w+ in Colab\]\((\S+/blob/\S+)\)'
+    found = re.fullmatch(pattern, text.strip())
     if not found: return text
     colab = found[1]
-    raw = colab.replace('colab.research.google.com/github', 'raw.githubusercontent.com').replace('/blob/', '/')
+    raw = colab.replace('colab.research.google.com/github', 'raw.githubusercontent.com')
+    raw = raw.replace('/blob/', '/')
     return (f'<p class="open-in"><a href="{colab}">Open in Colab</a> '
             f'<a href="{raw}" download>Download this notebook</a></p>')
 
@@ -89,34 +91,42 @@ class Page:
     def begin(self) -> None:
         "Change the cells of the notebook"
         from nbdev.config import get_config
-        path = Path(self.nb.path_).absolute().relative_to(get_config().nbs_path.absolute())
+        top = get_config().nbs_path.absolute()
+        path = Path(self.nb.path_).absolute().relative_to(top)
         self.page = str(path.with_name(re.sub(r'^\d+[a-z]?_', '', path.stem) + '.html'))
         self.known = symbols()
-        mine = [n for n, address in self.known.items() if address.split('#')[0]==self.page]
+        mine = [n for n, place in self.known.items() if place.split('#')[0]==self.page]
         self._anchor(mine)
         for cell in self.nb.cells:
             if cell.cell_type=='markdown':
                 cell.source = linked(badges(cell.source), self.page, self.known)
         self._fold()
 
-    def _anchor(self, names:list) -> None:
-        "An element for each name, before the cell that defines it; the rest after the title"
-        from execnb.nbio import mk_cell
-        cells, left = [], list(names)
-        for cell in self.nb.cells:
-            here = self._here(cell, left)
-            left = [n for n in left if n not in here]
-            if here: cells.append(mk_cell(_spans(here), 'markdown'))
-            cells.append(cell)
-        if left: cells.insert(1, mk_cell(_spans(left), 'markdown'))
-        self.nb.cells = cells
+# %% ../nbs/docs.ipynb #docs002b
+@patch
+def _anchor(self:Page, names:list) -> None:
+    "An element for each name, before the cell that defines it; the rest after the title"
+    from execnb.nbio import mk_cell
+    cells, left = [], list(names)
+    for cell in self.nb.cells:
+        here = _here(cell, left)
+        left = [n for n in left if n not in here]
+        if here: cells.append(mk_cell(_spans(here), 'markdown'))
+        cells.append(cell)
+    if left: cells.insert(1, mk_cell(_spans(left), 'markdown'))
+    self.nb.cells = cells
 
-    def _here(self, cell, names:list) -> list:
-        "Those of the names that the code of this cell defines"
-        if cell.cell_type!='code' or 'exports' not in cell.directives_: return []
-        ends = [f'.{n}' for n in defined(cell.source)]
-        return [n for n in names if any(n.endswith(e) for e in ends)]
+def _here(cell, names:list) -> list:
+    "Those of the names that the code of this cell defines"
+    if cell.cell_type!='code' or 'exports' not in cell.directives_: return []
+    ends = [f'.{n}' for n in defined(cell.source)]
+    return [n for n in names if any(n.endswith(e) for e in ends)]
 
+def _spans(names:list) -> str:
+    "Empty elements that links can lead to"
+    return ''.join(f'<span id="{n}"></span>' for n in names)
+
+# %% ../nbs/docs.ipynb #docs002c
 @patch
 def _fold(self:Page) -> None:
     "Put cells that fold, and what they print, into an element that opens"
@@ -124,23 +134,22 @@ def _fold(self:Page) -> None:
     cells = []
     for cell in self.nb.cells:
         summary = fold(cell)
-        if summary: cells.append(mk_cell(f'<details class="fold"><summary>{summary}</summary>', 'markdown'))
+        if summary:
+            start = f'<details class="fold"><summary>{summary}</summary>'
+            cells.append(mk_cell(start, 'markdown'))
         cells.append(cell)
         if summary: cells.append(mk_cell('</details>', 'markdown'))
     self.nb.cells = cells
-
-def _spans(names:list) -> str:
-    "Empty elements that links can lead to"
-    return ''.join(f'<span id="{n}"></span>' for n in names)
 
 # %% ../nbs/docs.ipynb #docs0025
 def entry(obj,        # A function or a class
           name:str    # Its whole name
          ) -> str:    # Markdown
     "A name of the reference: what it does, and a table of its parameters"
-    doc = inspect.getdoc(obj) or ''
-    lines = [f'### `{name.split(".", 2)[-1]}` {{#ref-{name}}}', '', f'[source]({_page(name)}) · {doc}', '']
-    rows = [_row(*item) for item in docments(obj, full=True, returns=True).items() if item[0]!='self']
+    title = f'### `{name.split(".", 2)[-1]}` {{#ref-{name}}}'
+    lines = [title, '', f"[source]({_page(name)}) · {inspect.getdoc(obj) or ''}", '']
+    about = docments(obj, full=True, returns=True)
+    rows = [_row(k, v) for k, v in about.items() if k!='self']
     if rows: lines += ['| | type | default | |', '|---|---|---|------|', *rows, '']
     return '\n'.join(lines)
 
@@ -150,22 +159,26 @@ def _page(name:str) -> str:
 
 def _row(name:str, about) -> str:
     "A parameter, or what is returned, as a row of a table"
-    default = '' if about.default is inspect.Parameter.empty else f'`{_short(about.default)}`'
+    label = '*returns*' if name=='return' else f'`{name}`'
+    kind, default = _short(about.anno), _short(about.default)
     what = (about.docment or '').replace('\n', ' ').replace('|', '\\|')
-    kind = '' if about.anno is inspect.Parameter.empty else f'`{_short(about.anno)}`'
-    return f"| {'*returns*' if name=='return' else f'`{name}`'} | {kind} | {default} | {what} |"
+    return f'| {label} | {kind} | {default} | {what} |'
 
 def _short(value) -> str:
     "A default or a type as a reader would write it, without addresses in memory"
+    if value is inspect.Parameter.empty: return ''
     text = getattr(value, '__name__', None) or re.sub(r' at 0x\w+', '', repr(value))
     text = text.replace('|', ' or ')
-    return text if len(text)<=30 else f'{text[:29]}…'
+    return f'`{text}`' if len(text)<=30 else f'`{text[:29]}…`'
 
 # %% ../nbs/docs.ipynb #docs0027
 def chapter(module  # An imported module of the library
            ) -> str: # Markdown
     "The reference of all public names of a module that are defined in it"
-    names = [n for n in module.__all__ if getattr(getattr(module, n), '__module__', '')==module.__name__]
-    entries = [entry(getattr(module, n), f'{module.__name__}.{n}') for n in names]
-    title = f'## `{module.__name__}`'
+    me, entries = module.__name__, []
+    for name in module.__all__:
+        obj = getattr(module, name)
+        own = getattr(obj, '__module__', '')==me # constants have none
+        if own: entries.append(entry(obj, f'{me}.{name}'))
+    title = f'## `{me}`'
     return '\n'.join([title, '', module.__doc__ or '', '', *entries])

@@ -10,7 +10,7 @@ PAGE, LIBRARY = 90, 100  # characters: what a page shows without wrapping, and w
 CELL, MODULE = 15, 220   # lines
 LIB = sorted(p for p in (TOP/'minimlp').rglob('*.py') if p.name not in ('_modidx.py', '__init__.py'))
 CHAPTERS = [re.search(r'default_exp ([\w.]+)', p.read_text(encoding='utf-8'))[1] for p in NBS if p.name[0].isdigit()]
-GROUND, UPPER = ['idx', 'draw', 'image', 'ranks', 'check'], ['runs', 'bench', 'cli']
+GROUND, UPPER = ['idx', 'draw', 'image', 'ranks', 'check'], ['runs', 'bench', 'cli', 'docs']
 
 
 def exported(nb):
@@ -58,6 +58,7 @@ def imports(path):
         if not isinstance(n, ast.ImportFrom) or not n.level: continue
         base = [*here[:len(here)-n.level], *(n.module.split('.') if n.module else [])]
         for a in n.names:
+            if (n.module or a.name).startswith('_'): continue # the version, and nbdev's index
             whole = '.'.join([*base, a.name])
             yield whole if (TOP/'minimlp'/whole.replace('.', '/')).with_suffix('.py').exists() else '.'.join(base)
 
