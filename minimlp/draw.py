@@ -188,9 +188,9 @@ def _layer(ax, layer, y:float) -> None:
     told = [_told(p, n) for n, p in params.items() if p is not None]
     ax.text(3.85, y, '\n'.join(told), ha='left', va='center', fontsize=8.5)
 
-# %% ../nbs/draw.ipynb #3a3f47bb
+# %% ../nbs/draw.ipynb #5fda7625
 RUNGS = [
-    ('Functions', 'chapters 1, 2', 'lin_grad(inp, out, w, b)', 'the formulas, as functions'),
+    ('Functions', 'chapters 1, 2', 'lin_grad(inp, out, w, b)', 'formulas as functions'),
     ('Layers', 'chapter 3', 'layer.backward()', 'each step becomes an object'),
     ('Module', 'chapter 4', 'bwd(self, out, inp)', 'what repeats is written once'),
     ('Autograd', 'chapter 5', 'loss.backward()', 'the way back writes itself'),
@@ -199,6 +199,7 @@ RUNGS = [
     ('Speed', 'chapter 11', 'FastModel(*params)', 'little but products is left'),
     ('Scale', 'chapter 12', 'Parallel(model)', 'many machines, one gradient')]
 
+# %% ../nbs/draw.ipynb #3a3f47bb
 def draw_ladder(rungs=RUNGS # Name, where, a line of code, what it changes
                ) -> Figure: # As from `show_images`
     "The rungs of the book, from the lowest to the highest"
