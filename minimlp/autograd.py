@@ -143,7 +143,7 @@ class Model(nn.Module):
 
 # %% ../nbs/05_autograd.ipynb #c2ce2a09
 def step_of(Model:type # Made from `n_in, nh, n_out`, differentiated by autograd
-           ):          # A step for `check_grads`, called `step(inp, targ, w1, b1, w2, b2)`
+           ):          # A step for `check_grads`, `step(inp, targ, w1, b1, w2, b2)`
     "One pass through a fresh `Model` with these weights; autograd's gradients in `.g`"
     def step(inp, targ, *params):
         n_in, nh = params[0].shape
