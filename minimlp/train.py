@@ -8,7 +8,7 @@ __all__ = ['kaiming', 'batches', 'accuracy', 'Optimizer', 'SGD', 'Adam', 'cosine
 
 # %% ../nbs/07_train.ipynb #448480e1
 import math, os, sys, time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -20,65 +20,90 @@ from .forward import init_params
 # %% ../nbs/07_train.ipynb #984b0ab0
 def kaiming(*sizes:int,  # Units per layer from input to output: `784, 50, 10`
             seed:int=42  # Of a generator of its own
-           ) -> list:    # `[w1, b1, w2, b2, …]`, as from `init_params`; weights from N(0, 2/n_in)
-    "Weights that keep the spread of the activations from layer to layer (He et al. 2015), and zero biases"
-    return [p*(2/len(p))**.5 if p.ndim==2 else p for p in init_params(*sizes, seed=seed)]
+           ) -> list:    # `[w1, b1, w2, b2, …]`, as from `init_params`
+    "Weights from N(0, 2/n_in), which keep the spread of activations (He et al. 2015)"
+    params = init_params(*sizes, seed=seed)
+    for w in params[::2]:
+        w *= (2/len(w))**.5
+    return params
 
 # %% ../nbs/07_train.ipynb #1cfab041
-def batches(n:int,                  # Rows
-            bs:int,                 # Rows per batch; the last one may be shorter
-            gen:torch.Generator     # Says in which order
-           ) -> tuple:              # Index tensors, `(bs,)`, int64, that together hold each row once
+def batches(n:int,              # Rows
+            bs:int,             # Rows per batch; the last one may be shorter
+            gen:torch.Generator # Says in which order
+           ) -> tuple:          # Index tensors, `(bs,)`, int64; together each row once
     "Shuffle `n` rows and cut them into batches"
     return torch.randperm(n, generator=gen).split(bs)
 
 # %% ../nbs/07_train.ipynb #c7f4a1d7
+def _check_rows(out:Tensor, targ:Tensor) -> None:
+    "`ValueError` unless there is a row of outputs for each class in `targ`"
+    if out.ndim==2 and targ.shape==out.shape[:1]: return
+    raise ValueError("expected outputs (n, c) and classes (n,); "
+                     f"got {tuple(out.shape)} and {tuple(targ.shape)}")
+
 def accuracy(out:Tensor, # Outputs, `(n, c)`, as from `model.predict`
              targ:Tensor # Classes, `(n,)`
             ) -> float:  # 0 to 1
-    "Share of the rows whose largest output is that of the right class; `ValueError` where the shapes don't fit"
-    if out.ndim!=2 or targ.shape!=out.shape[:1]: raise ValueError(f"expected outputs (n, c) and classes (n,); got {tuple(out.shape)} and {tuple(targ.shape)}")
+    "Share of rows whose largest output is the right one; `ValueError` for other shapes"
+    _check_rows(out, targ)
     return (out.argmax(1)==targ).double().mean().item()
 
 # %% ../nbs/07_train.ipynb #b14bd802
+def _gradient(i:int, p:Tensor) -> Tensor:
+    "The `.g` of parameter `i`; `ValueError` if it is missing or has another shape"
+    g = getattr(p, 'g', None)
+    if g is not None and g.shape==p.shape: return g
+    found = 'is missing' if g is None else tuple(g.shape)
+    raise ValueError(f"parameter {i} is {tuple(p.shape)}, and its .g {found}: "
+                     "call model.backward() before opt.step()")
+
+# %% ../nbs/07_train.ipynb #c8ac6214
 class Optimizer:
-    "Base: takes a step for each parameter by its `.g`; subclasses say how in `update(p, g, *state)`"
-    n_state = 0 # tensors to remember per parameter
+    "Base: takes a step for each parameter by its `.g`; a subclass says how in `update`"
+    n_state = 0 # tensors to remember per parameter, all zero at first
 
     def __init__(self, params, lr:float, wd:float=0., decoupled:bool=False):
-        self.params, self.lr, self.wd, self.decoupled, self.t = list(params), lr, wd, decoupled, 0
-        self.state = [[torch.zeros_like(p) for _ in range(self.n_state)] for p in self.params]
+        self.params, self.t = list(params), 0
+        self.lr, self.wd, self.decoupled = lr, wd, decoupled
+        self.state = [self._zeros(p) for p in self.params]
+
+    def _zeros(self, p:Tensor) -> list:
+        "What is remembered for `p`, at first"
+        return [torch.zeros_like(p) for _ in range(self.n_state)]
 
     def step(self) -> None:
-        "Change the parameters in place; `ValueError` where a gradient is missing or has another shape"
+        "Change the parameters in place; `ValueError` if a gradient is missing or misfit"
         self.t += 1
         for i, (p, state) in enumerate(zip(self.params, self.state)):
-            g = getattr(p, 'g', None)
-            if g is None or g.shape!=p.shape: raise ValueError(f"parameter {i} is {tuple(p.shape)}, and its .g {'is missing' if g is None else tuple(g.shape)}: call model.backward() before opt.step()")
+            g = _gradient(i, p)
             if self.decoupled: p.mul_(1 - self.lr*self.wd)
             elif self.wd: g = g + self.wd*p
             self.update(p, g, *state)
 
 # %% ../nbs/07_train.ipynb #0a7623c1
 class SGD(Optimizer):
-    "Stochastic gradient descent with momentum, 0 to 1; step for step that of `torch.optim`"
+    "Stochastic gradient descent with momentum, 0 to 1; the steps of `torch.optim`'s"
     def __init__(self, params, lr:float, momentum:float=0., **kwargs):
         self.momentum, self.n_state = momentum, int(momentum>0)
         super().__init__(params, lr, **kwargs)
 
     def update(self, p:Tensor, g:Tensor, v:Tensor=None) -> None:
+        "Step along the running sum `v` of the gradients, or along `g` without momentum"
         if self.momentum: g = v.mul_(self.momentum).add_(g)
         p.sub_(g, alpha=self.lr)
 
 # %% ../nbs/07_train.ipynb #a976b110
 class Adam(Optimizer):
-    "Adam (Kingma and Ba 2015), with `decoupled` AdamW; step for step those of `torch.optim`"
+    "Adam (Kingma and Ba 2015), with `decoupled` AdamW; the steps of `torch.optim`'s"
     n_state = 2
-    def __init__(self, params, lr:float=1e-3, betas:tuple=(.9, .999), eps:float=1e-8, **kwargs):
+    def __init__(self, params, lr:float=1e-3, betas:tuple=(.9, .999), eps:float=1e-8,
+                 **kwargs):
         super().__init__(params, lr, **kwargs)
         self.betas, self.eps = betas, eps
 
     def update(self, p:Tensor, g:Tensor, m:Tensor, v:Tensor) -> None:
+        "Step along the mean gradient `m` over the root of the mean square `v`"
         b1, b2 = self.betas
         m.mul_(b1).add_(g, alpha=1-b1)
         v.mul_(b2).addcmul_(g, g, value=1-b2)
@@ -100,9 +125,11 @@ def constant(done:float # As for `cosine`
 
 # %% ../nbs/07_train.ipynb #b72e08b8
 def dead_units(model   # With a list `layers` of linear layers and ReLUs in turn
-              ) -> list: # For each hidden layer the number of units that were zero for every row
-    "Count the hidden units that nothing woke in the last forward pass"
-    return [int((l.out<=0).all(0).sum()) for l in model.layers[1::2]]
+              ) -> list: # A number for each hidden layer
+    "Count the hidden units that were zero for all rows of the last forward pass"
+    hidden = model.layers[1::2]
+    asleep = [(l.out<=0).all(0) for l in hidden]
+    return [int(units.sum()) for units in asleep]
 
 def evaluate(model,    # With `predict`, `loss` and `layers`
              x:Tensor, # Rows, `(n, n_in)`
@@ -110,50 +137,88 @@ def evaluate(model,    # With `predict`, `loss` and `layers`
             ) -> dict: # 'loss', 'accuracy' and 'dead'
     "How good the model is on these rows"
     out = model.predict(x)
-    return dict(loss=model.loss(out, y).item(), accuracy=accuracy(out, y), dead=dead_units(model))
+    return dict(loss=model.loss(out, y).item(), accuracy=accuracy(out, y),
+                dead=dead_units(model))
 
 # %% ../nbs/07_train.ipynb #69d87e92
 def train_step(model, opt,  # As for `fit`
                x:Tensor, y:Tensor, # All rows and their classes
                rows:Tensor  # Which of them this step looks at: indices, `(bs,)`, int64
-              ) -> float:   # The loss before the step; where it is no number, no step is taken
-    "One batch: forward, backward, and a step of the optimizer"
+              ) -> float:   # The loss before the step
+    "Forward, backward, and a step of the optimizer, unless the loss is no number"
     loss = model(x[rows.to(x.device)], y[rows.to(y.device)]).item()
     if math.isfinite(loss):
         model.backward()
         opt.step()
     return loss
 
-def _own(model, f): return getattr(model, f.__name__, partial(f, model))
+def _own(model, f):
+    "The model's own method of the name of `f`; without one, `f` for this model"
+    return getattr(model, f.__name__, partial(f, model))
 
 # %% ../nbs/07_train.ipynb #f309a315
-def _blame(opt, x:Tensor) -> str: # The likely cause of a loss that isn't a number
-    if not x.isfinite().all(): return "the batch itself holds values that aren't finite: look at the data"
-    top = max(p.abs().max().nan_to_num(torch.inf).item() for p in opt.params)
-    return f"the largest weight is {top:.0e}, so the steps are too long: try a tenth of the learning rate"
+def _cause(opt, x:Tensor) -> str:
+    "What is likely to be wrong if the loss is no number on the rows `x`"
+    if not x.isfinite().all():
+        return "the batch itself holds values that aren't finite: look at the data"
+    largest = [p.abs().max().nan_to_num(torch.inf).item() for p in opt.params]
+    return (f"the largest weight is {max(largest):.0e}, so the steps are too long: "
+            "try a tenth of the learning rate")
 
-def _epoch(model, opt, x, y, rows, rates, name, bar) -> float: # The mean loss
-    "One step for each batch of `rows`, each at its own rate"
-    lr, total, take = opt.lr, 0., _own(model, train_step)
+def _check_loss(loss:float, where:str, opt, x:Tensor, rows:Tensor) -> None:
+    "`FloatingPointError` with the likely cause if `loss` is no number"
+    if math.isfinite(loss): return
+    cause = _cause(opt, x[rows.to(x.device)])
+    raise FloatingPointError(f"the loss is {loss} in {where}; {cause}")
+
+# %% ../nbs/07_train.ipynb #87ed38a1
+@contextmanager
+def _training(model, opt):
+    "Inside, the model's `mode` holds, if any; afterwards `opt.lr` is what it was"
+    lr, mode = opt.lr, getattr(model, 'mode', nullcontext)
     try:
-        with getattr(model, 'mode', nullcontext)():
-            for k, (i, opt.lr) in enumerate(zip(rows, rates), 1):
-                loss = take(opt, x, y, i)
-                if not math.isfinite(loss): raise FloatingPointError(f"the loss is {loss} in {name}, batch {k} of {len(rows)}; {_blame(opt, x[i.to(x.device)])}")
-                total += loss*len(i)
-                bar.update()
-    finally: opt.lr = lr
-    return total/sum(map(len, rows))
+        with mode():
+            yield
+    finally:
+        opt.lr = lr
+
+# %% ../nbs/07_train.ipynb #272f5aa6
+def _epoch(model, opt, train:tuple, order:tuple, rates:list, name:str, bar) -> float:
+    "A step for each batch of `order`, at its own rate; returns the mean loss over rows"
+    step, total = _own(model, train_step), 0.
+    with _training(model, opt):
+        for k, rows in enumerate(order):
+            opt.lr = rates[k]
+            loss = step(opt, *train, rows)
+            where = f'{name}, batch {k+1} of {len(order)}'
+            _check_loss(loss, where, opt, train[0], rows)
+            total += loss*len(rows)
+            bar.update()
+    return total/sum(map(len, order))
 
 # %% ../nbs/07_train.ipynb #012b6ca5
 def progress(total:int, **kwargs # Steps; the rest as for `tqdm`
             ) -> tqdm:
-    "A progress bar; silent in CI, where the output isn't a terminal or a notebook, and in all ranks of a parallel run but the first"
-    live = ('ipykernel' in sys.modules or sys.stderr.isatty()) and os.environ.get('RANK', '0')=='0'
-    return tqdm(total=total, leave=False, dynamic_ncols=True, disable='CI' in os.environ or not live, **kwargs)
+    "A progress bar; silent in CI, in a pipe, and in all ranks but the first"
+    watched = 'ipykernel' in sys.modules or sys.stderr.isatty()
+    first = os.environ.get('RANK', '0')=='0'
+    silent = 'CI' in os.environ or not (watched and first)
+    return tqdm(total=total, leave=False, dynamic_ncols=True, disable=silent, **kwargs)
 
 # %% ../nbs/07_train.ipynb #e5ef149d
-def fit(model, opt,               # Called with `(x, y)`, has `backward`; and an `Optimizer` of its parameters
+def _take_stock(model, valid:tuple, bar) -> dict:
+    "`evaluate` on the pair `valid`; the bar shows the accuracy"
+    found = _own(model, evaluate)(*valid)
+    bar.set_postfix_str(f"accuracy {found['accuracy']:.2%}")
+    return found
+
+def _rates(opt, schedule, epoch:int, epochs:int, per:int) -> list:
+    "The rate of each of the `per` steps of this epoch, which is counted from 1"
+    steps = range((epoch-1)*per + 1, epoch*per + 1)
+    return [opt.lr*schedule(step/(epochs*per)) for step in steps]
+
+# %% ../nbs/07_train.ipynb #9e2183c4
+def fit(model, opt,               # Called with `(x, y)`, has `backward`; an `Optimizer`
         train:tuple,              # `(x, y)`: rows `(n, n_in)` and classes `(n,)`
         valid:tuple=None,         # The same, to take stock on after each epoch
         epochs:int=10, bs:int=64, # Passes over the rows; rows per step
@@ -161,21 +226,21 @@ def fit(model, opt,               # Called with `(x, y)`, has `backward`; and an
         seed:int=42,              # Of the order of the rows
         history:list=(),          # What an earlier call returned, to go on from there
         each=None,                # Called with the history after each epoch
-        n:int=None                # Rows in all, where `x` holds one machine's share of them
-       ) -> list:                 # Per epoch a dict: 'epoch', 'lr', 'loss', 'norms', 'secs', and 'valid' as from `evaluate`
-    "Train `model` by mini-batches; `FloatingPointError` where the loss is no number"
-    (x, y), history, gen = train, list(history), torch.Generator().manual_seed(seed)
-    n = n or len(x)
-    per = math.ceil(n/bs)
-    for _ in history: batches(n, bs, gen) # these orders are used up
+        n:int=None                # Rows in all, if `x` holds one machine's share of them
+       ) -> list: # Per epoch a dict: 'epoch', 'lr', 'loss', 'norms', 'secs' and 'valid'
+    "Train `model` by mini-batches; `FloatingPointError` if the loss is no number"
+    history, n = list(history), n or len(train[0])
+    gen, per = torch.Generator().manual_seed(seed), math.ceil(n/bs)
     with progress(epochs*per, initial=len(history)*per) as bar:
-        for e in range(len(history), epochs):
-            t0, rates = time.perf_counter(), [opt.lr*schedule((e*per+k)/(epochs*per)) for k in range(1, per+1)]
-            loss = _epoch(model, opt, x, y, batches(n, bs, gen), rates, f'epoch {e+1}', bar)
+        for epoch in range(1, epochs+1):
+            order = batches(n, bs, gen)
+            if epoch<=len(history): continue # an earlier call has taken these steps
+            rates, start = _rates(opt, schedule, epoch, epochs, per), time.perf_counter()
+            loss = _epoch(model, opt, train, order, rates, f'epoch {epoch}', bar)
+            secs = time.perf_counter() - start
             norms = [p.g.norm().item() for p in opt.params if p.ndim==2]
-            history.append(dict(epoch=e+1, lr=rates[-1], loss=loss, norms=norms, secs=time.perf_counter()-t0))
-            if valid:
-                history[-1]['valid'] = _own(model, evaluate)(*valid)
-                bar.set_postfix_str(f"accuracy {history[-1]['valid']['accuracy']:.2%}")
+            entry = dict(epoch=epoch, lr=rates[-1], loss=loss, norms=norms, secs=secs)
+            if valid: entry['valid'] = _take_stock(model, valid, bar)
+            history.append(entry)
             if each: each(history)
     return history
