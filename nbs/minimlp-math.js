@@ -3,16 +3,18 @@
 const minimlpMath = (() => {
   const add = values => values.reduce((a, b) => a + b, 0);
 
-  // One neuron: z = w x + b, a = relu(z), L = (a - t)^2, and the way back. `nudge` adds a little to the quantities that it names
+  // One neuron: p = w x, z = p + b, a = relu(z), e = a - t, L = e^2, and the way back. `nudge` adds a little to the quantities that it names
   function neuron({x, w, b, t}, nudge = {}) {
     const more = name => nudge[name] || 0;
-    const [nx, nw, nb] = [x + more('x'), w + more('w'), b + more('b')];
-    const z = nw * nx + nb + more('z');
+    const [nx, nw, nb, nt] = [x + more('x'), w + more('w'), b + more('b'), t + more('t')];
+    const p = nw * nx + more('p');
+    const z = p + nb + more('z');
     const a = Math.max(z, 0) + more('a');
-    const L = (a - t - more('t')) ** 2;
-    const da = 2 * (a - t);
-    const dz = z > 0 ? da : 0;
-    return {z, a, L, g: {a: da, t: -da, z: dz, w: dz * nx, x: dz * nw, b: dz}};
+    const e = a - nt + more('e');
+    const L = e * e;
+    const de = 2 * e;
+    const dz = z > 0 ? de : 0;
+    return {p, z, a, e, L, g: {L: 1, e: de, t: -de, a: de, z: dz, b: dz, p: dz, w: dz * nx, x: dz * nw}};
   }
 
   // How far L moves, divided by the nudge
