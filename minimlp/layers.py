@@ -98,7 +98,7 @@ class Model:
             l.backward()
 
 # %% ../nbs/03_layers.ipynb #15bf7a4a
-def step_of(Model:type # Made from `w1, b1, …`, called with `(inp, targ)`, has `backward`
+def step_of(Model:type # Made from `w1, b1, …`, called `(inp, targ)`, has `backward`
            ):          # A step for `check_grads`: `step(inp, targ, *params)`, the loss
     "One pass forward and one back through a fresh `Model`, as a function"
     def step(inp, targ, *params):
