@@ -27,7 +27,7 @@ def address(tmp_path_factory):
     for f in ('minimlp-math.js', 'widgets.js', 'widgets.css', 'play.js', 'play-weights.js'): shutil.copy(TOP/'nbs'/f, folder)
     shutil.copytree(TOP/'nbs'/'images', folder/'images')
     places = [f'<div class="minimlp-widget" data-widget="{k}"><p><img src="images/widget-{k}.png" alt="still"></p></div>' for k in KINDS]
-    scripts = [f'<script src="{f}.js" defer></script>' for f in ('minimlp-math', 'widgets', 'widgets', 'play-weights', 'play')]
+    scripts = [f'<script src="{f}.js" defer></script>' for f in ('minimlp-math', 'widgets', 'minimlp-math', 'widgets', 'play-weights', 'play')]
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Widgets</title><link rel="icon" href="data:,"><meta name="viewport" content="width=device-width"><body>'
     (folder/'page.html').write_text(head + '\n'.join([*places, '<div class="minimlp-play"></div>', *scripts]), encoding='utf-8')
 
