@@ -159,24 +159,6 @@ def _buffer(self:FastModel, x:Tensor) -> Tensor:
         self._x_g = x.g = torch.empty_like(x)
     return x.g
 
-# %% ../nbs/11_speed.ipynb #453b3777
-@patch
-@torch.no_grad()
-def forward_and_backward(self:FastModel, *args, **kwargs) -> float: # The loss
-    "A pass at once, with the arguments of `layer_by_layer`; the next one overwrites the memory of its `.g`"
-    loss, *_ = self.layer_by_layer(*args, **kwargs)
-    return loss
-
-@patch
-def train_step(self:FastModel, opt, x:Tensor, y:Tensor, rows:Tensor) -> float:
-    "As `minimlp.train.train_step`, which `fit` takes from here"
-    if not torch.is_inference_mode_enabled():
-        with self.mode():
-            return self.train_step(opt, x, y, rows)
-    loss, *_ = self.layer_by_layer(x, y, rows)
-    if math.isfinite(loss): opt.step()
-    return loss
-
 # %% ../nbs/11_speed.ipynb #b6a1c0ea
 #| code-fold: true
 #| code-summary: "Guards"
@@ -208,6 +190,24 @@ def _check_loss(loss) -> None:
     known = ', '.join(kind.__name__ for kind in _LOSSES)
     raise ValueError(f"a fast pass knows {known}, not {type(loss).__name__}: "
                      "train such a loss with minimlp.module.Model (--plain)")
+
+# %% ../nbs/11_speed.ipynb #453b3777
+@patch
+@torch.no_grad()
+def forward_and_backward(self:FastModel, *args, **kwargs) -> float: # The loss
+    "A pass at once, with the arguments of `layer_by_layer`; the next one overwrites the memory of its `.g`"
+    loss, *_ = self.layer_by_layer(*args, **kwargs)
+    return loss
+
+@patch
+def train_step(self:FastModel, opt, x:Tensor, y:Tensor, rows:Tensor) -> float:
+    "As `minimlp.train.train_step`, which `fit` takes from here"
+    if not torch.is_inference_mode_enabled():
+        with self.mode():
+            return self.train_step(opt, x, y, rows)
+    loss, *_ = self.layer_by_layer(x, y, rows)
+    if math.isfinite(loss): opt.step()
+    return loss
 
 # %% ../nbs/11_speed.ipynb #5a85f710
 @patch
