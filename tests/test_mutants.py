@@ -15,9 +15,9 @@ from conftest import TOP
 from minimlp.data import SAMPLE
 
 run_notebook.__test__ = False
-TARGETS = re.compile(r'_grad$|backward$|^bwd$|^_upstream$|^step$|^update$|^_block$|^_ce$|^_onehot$|^_squares$')
+TARGETS = re.compile(r'_grad$|backward$|^bwd$|^_upstream$|^step$|^update$|^_block$|^_forward$|^_leave$|^_cross_entropy$|^_one_hot$|^_squares$')
 SWAPS = [(r'\.sum\(', '.mean('), (r'\.t\(\)', ''), (r'>', '<'), (r'>', '>='), (r'2\. \* ', ''), (r' / len\(targ\)', ''), (r'reversed\((.*?)\)', r'\1'),
-         (r' / inp\.numel\(\)', ''), (r' \+ smooth/c', ''), (r'\(1-smooth\)\*', ''), (r', alpha=[^)]*', ''), (r's-1', '-1'), (r'1/n', '1'), (r'-1, reduce', '1, reduce'), (r'2/m', '1/m'), (r'\+=', '='), (r'\*\*self\.t', ''), (r'addcmul_\(g, g', 'addcmul_(g, m'),
+         (r' / inp\.numel\(\)', ''), (r' \+ smooth/c', ''), (r'\(1-smooth\)\*', ''), (r', alpha=[^)]*', ''), (r'smooth-1', '-1'), (r'1/n', '1'), (r'-1, reduce', '1, reduce'), (r'2/m', '1/m'), (r'\+=', '='), (r'\*\*self\.t', ''), (r'addcmul_\(g, g', 'addcmul_(g, m'),
          (r'\(inp > 0\) \* ', ''), (r'inp\.t\(\) @ g', 'g.t() @ inp'), (r'self\.out, ', 'self.out.clone(), ')]
 PROVED = {'09_bugs': '@bug(', '07_train': 'def cosine(', '11_speed': '## The benchmark'} # where the part of the chapter ends that is to be proved
 SURVIVORS = {} # `chapter: statement → mutant`, and why it makes no difference
