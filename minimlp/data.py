@@ -36,8 +36,8 @@ def check_shapes(where,                    # The file or folder, to name it in t
         raise ValueError(f"{where}: expected images of 28 × 28 pixels, "
                          f"(n, 28, 28) or (n, 784); got {images}")
     if labels!=images[:1]:
-        raise ValueError(f"{where}: {images[0]} images need as many labels, {images[:1]}; "
-                         f"got {labels}")
+        raise ValueError(f"{where}: {images[0]} images need as many labels, "
+                         f"{images[:1]}; got {labels}")
 
 # %% ../nbs/00_data.ipynb #da7a0003
 def check_labels(where,       # As for `check_shapes`
@@ -137,15 +137,18 @@ def _locate(download:bool) -> Path:
         return SAMPLE
 
 # %% ../nbs/00_data.ipynb #331d5c62
-def load_mnist(path:str|Path|None=None, # Folder of IDX files or a `.pkl.gz`; else what is found
+def load_mnist(path:str|Path|None=None, # Folder of IDX files or a `.pkl.gz`; else found
                *, sample:bool=False,    # Take the package's sample?
                download:bool=True       # May it download what isn't on this machine?
               ) -> tuple:               # Three pairs `(x, y)`: train, valid, test
-    "MNIST: x float32 `(n, 784)`, y int64 `(n,)`; a `ValueError` names the file that is bad"
+    "MNIST: x float32 `(n, 784)`, y int64 `(n,)`; `ValueError` if a file is bad"
     if sample and path is not None:
         raise ValueError(f"sample=True and path={str(path)!r} exclude each other: "
                          "leave one of them out")
-    where = SAMPLE if sample else _locate(download) if path is None else Path(path).expanduser()
+    if sample:
+        where = SAMPLE
+    else:
+        where = _locate(download) if path is None else Path(path).expanduser()
     _check_exists(where)
     if where.is_file():
         return tuple(_read_pickled(where))
@@ -165,7 +168,8 @@ def make_sample(src:Path,   # Folder with the four files of full MNIST
         full, rows = parts[name.split('-')[0]]
         arr = read_idx(src/name)
         if len(arr)!=full:
-            raise ValueError(f"{src/name}: expected full MNIST, {full:,} rows; got {len(arr):,}")
+            raise ValueError(f"{src/name}: expected full MNIST, {full:,} rows; "
+                             f"got {len(arr):,}")
         write_idx(dst/name, arr[rows])
     return dst
 

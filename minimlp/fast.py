@@ -57,7 +57,7 @@ class FastModel(Model):
 
     def __init__(self, *params:Tensor, # As for `Model`; the memory of the weights is rearranged
                  loss=None,            # As for `Model`
-                 kernel:str=None):     # Out of `KERNELS`; else found by trial for each size of batch
+                 kernel:str=None):     # Out of `KERNELS`; else found by trial, for each batch size
         super().__init__(*params, loss=loss)
         self.tried, self.kernel, self.picked = kernels(params[0]), kernel, {}
         if kernel: _check_kernel(kernel, self.tried, params[0])
@@ -137,7 +137,7 @@ def layer_by_layer(self:FastModel,
                    rows:Tensor=None,      # Indices of the rows to take, int64; else all of them
                    inp_grad:bool=False,   # Leave `x.g`, too?
                    kernel:str=None        # For this pass; else that of the model
-                  ):                      # Yields the loss, a float; then linear layers, the last first
+                  ):                      # Yields the loss, then linear layers, the last first
     "A pass that pauses as soon as a layer has all its gradients; `ValueError` as from the loss"
     self._check(x, targ, rows, inp_grad)
     if rows is not None: rows = rows.to(x.device)
@@ -159,24 +159,6 @@ def _buffer(self:FastModel, x:Tensor) -> Tensor:
         self._x_g = x.g = torch.empty_like(x)
     return x.g
 
-# %% ../nbs/11_speed.ipynb #453b3777
-@patch
-@torch.no_grad()
-def forward_and_backward(self:FastModel, *args, **kwargs) -> float: # The loss
-    "A pass at once, with the arguments of `layer_by_layer`; the next one overwrites the memory of its `.g`"
-    loss, *_ = self.layer_by_layer(*args, **kwargs)
-    return loss
-
-@patch
-def train_step(self:FastModel, opt, x:Tensor, y:Tensor, rows:Tensor) -> float:
-    "As `minimlp.train.train_step`, which `fit` takes from here"
-    if not torch.is_inference_mode_enabled():
-        with self.mode():
-            return self.train_step(opt, x, y, rows)
-    loss, *_ = self.layer_by_layer(x, y, rows)
-    if math.isfinite(loss): opt.step()
-    return loss
-
 # %% ../nbs/11_speed.ipynb #b6a1c0ea
 #| code-fold: true
 #| code-summary: "Guards"
@@ -189,8 +171,8 @@ def _check(self:FastModel, x:Tensor, targ:Tensor, rows:Tensor, inp_grad:bool) ->
     if targ is not self._seen: self.loss(self.layers[-1].b.detach().expand(len(targ), -1), targ)
     self._seen = targ
     if inp_grad and rows is not None:
-        raise ValueError("x.g is left for all rows of x: pass x[rows] and targ[rows] in place of rows "
-                         "to get the gradient of some")
+        raise ValueError("x.g is left for all rows of x: pass x[rows] and targ[rows] "
+                         "in place of rows to get the gradient of some")
 
 # %% ../nbs/11_speed.ipynb #b6a1c0eb
 #| code-fold: true
@@ -208,6 +190,24 @@ def _check_loss(loss) -> None:
     known = ', '.join(kind.__name__ for kind in _LOSSES)
     raise ValueError(f"a fast pass knows {known}, not {type(loss).__name__}: "
                      "train such a loss with minimlp.module.Model (--plain)")
+
+# %% ../nbs/11_speed.ipynb #453b3777
+@patch
+@torch.no_grad()
+def forward_and_backward(self:FastModel, *args, **kwargs) -> float: # The loss
+    "A pass at once, as `layer_by_layer`; the next one overwrites the memory of its `.g`"
+    loss, *_ = self.layer_by_layer(*args, **kwargs)
+    return loss
+
+@patch
+def train_step(self:FastModel, opt, x:Tensor, y:Tensor, rows:Tensor) -> float:
+    "As `minimlp.train.train_step`, which `fit` takes from here"
+    if not torch.is_inference_mode_enabled():
+        with self.mode():
+            return self.train_step(opt, x, y, rows)
+    loss, *_ = self.layer_by_layer(x, y, rows)
+    if math.isfinite(loss): opt.step()
+    return loss
 
 # %% ../nbs/11_speed.ipynb #5a85f710
 @patch

@@ -63,12 +63,13 @@ def cache() -> Path:
 def is_complete(folder:Path) -> bool:
     "Are the four files of full MNIST there, bit for bit?"
     hashes = {folder/name: sha for name, sha in SHA256.items()}
-    return all(path.is_file() and pooch.file_hash(path)==sha for path, sha in hashes.items())
+    return all(path.is_file() and pooch.file_hash(path)==sha
+               for path, sha in hashes.items())
 
 # %% ../nbs/fetch.ipynb #fe7c0016
 def from_here(name:str # A path, perhaps a relative one
              ) -> Path:
-    "The path, seen from the current folder or one above it; `FileNotFoundError` if there is none"
+    "The path, seen from here or a folder above; `FileNotFoundError` if there is none"
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder/name).exists():
@@ -90,7 +91,7 @@ def locate(data:str=None # A path, 'sample', 'download', or None for what is her
     "Where the data is, without reading it; `ConnectionError` if a download fails"
     if data=='sample':
         return SAMPLE
-    if data not in (None, 'download'):
+    if data and data!='download':
         return Path(data).expanduser()
     here = find()
     if here:

@@ -16,7 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 
 # %% ../nbs/idx.ipynb #1d00000e
-PIECE = 2**20 # bytes to ask for at a time, since a header may promise more than there is memory for
+PIECE = 2**20 # bytes to ask for at a time: a header may promise more than fits anywhere
 
 class IdxFile:
     "An IDX file of unsigned bytes that is read once, from its start to its end"
@@ -46,13 +46,13 @@ def read_header(self:IdxFile) -> tuple: # The shape, a length per axis
     head = self.read(4)
     if len(head)<4 or head[:3]!=b'\0\0\x08':
         found = head[:3].hex(' ') or 'nowhere: it is empty'
-        raise ValueError(f"{self.path}: expected an IDX file of bytes, which begins 00 00 08; "
-                         f"it begins {found}")
+        raise ValueError(f"{self.path}: expected an IDX file of bytes, "
+                         f"which begins 00 00 08; it begins {found}")
     axes = head[3]
     lengths = self.read(4*axes)
     if len(lengths)<4*axes:
-        raise ValueError(f"{self.path}: expected an IDX file with {axes} axes, four bytes for "
-                         f"the length of each; it ends after {len(lengths)}")
+        raise ValueError(f"{self.path}: expected an IDX file with {axes} axes, "
+                         f"four bytes for the length of each; it ends after {len(lengths)}")
     return struct.unpack(f'>{axes}I', lengths)
 
 # %% ../nbs/idx.ipynb #1d000013
@@ -135,9 +135,9 @@ def deal(self:IdxFile,
          count:int,           # How many of the next rows are dealt out
          rank:int=0,          # To whom, from 0
          world:int=1,         # To how many
-         convert=np.asarray,  # Makes an array of numbers from one of bytes, a row from a row
+         convert=np.asarray,  # Makes numbers from bytes, a row from a row
          crc:int=0            # A checksum to continue from
-        ) -> tuple:           # The rank's rows, converted, and the checksum of all `count` rows
+        ) -> tuple:           # The rank's rows, converted, and the checksum of all
     "Every `world`-th of the next rows, without ever holding the others"
     step = world * max(1, 256//world)
     mine = bytearray()
@@ -155,12 +155,13 @@ ADMITTED = {('numpy', 'ndarray'): np.ndarray,
             ('numpy.core.numeric', '_frombuffer'): np.zeros(1).__reduce_ex__(5)[0]}
 
 class ArraysOnly(pickle.Unpickler):
-    "Unpickles NumPy arrays; any other name in the file is an error before it is looked up"
+    "Unpickles NumPy arrays; any other name is an error before it is looked up"
     def find_class(self, module, name):
         known = module.replace('numpy._core', 'numpy.core'), name
         if known not in ADMITTED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, and only NumPy arrays are "
-                                         "admitted. Don't open it with pickle.load")
+            raise pickle.UnpicklingError(
+                f"it names {module}.{name}, and only NumPy arrays are admitted. "
+                "Don't open it with pickle.load")
         return ADMITTED[known]
 
 # %% ../nbs/idx.ipynb #1d000033
@@ -208,12 +209,13 @@ def check_pairs(pairs:list) -> None:
         raise ValueError(f"got {len(pairs)}")
     size = sum(array.nbytes for pair in pairs for array in pair)
     if size>MOST:
-        raise ValueError(f"its arrays take {size:,} bytes, and at most {MOST:,} are allowed")
+        raise ValueError(f"its arrays take {size:,} bytes, "
+                         f"and at most {MOST:,} are allowed")
 
 # %% ../nbs/idx.ipynb #1d000036
 def read_pickle(path:Path # A `.pkl.gz` of three pairs of arrays
                ) -> list: # Pairs of arrays (images, labels) as stored: train, valid, test
-    "Read the pickled MNIST that courses share; `ValueError` if the file holds anything else"
+    "Read the pickled MNIST that courses share; `ValueError` if it is anything else"
     with open(path, 'rb') as packed:
         try:
             with gzip.open(packed) as file:
@@ -222,6 +224,6 @@ def read_pickle(path:Path # A `.pkl.gz` of three pairs of arrays
             pairs = [(np.asarray(x), np.asarray(y)) for x, y in stored]
             check_pairs(pairs)
         except Exception as e: # a file that is no pickle may raise anything
-            raise ValueError(f"{path}: expected a gzipped pickle of three pairs of arrays; "
-                             f"{e}") from e
+            raise ValueError(f"{path}: expected a gzipped pickle of three pairs "
+                             f"of arrays; {e}") from e
     return pairs

@@ -20,7 +20,7 @@ from .ranks import waits
 def local_rows(rows:Tensor, # Row numbers of a batch among all rows, `(bs,)`
                rank:int,    # Who asks, from 0
                world:int    # How many share the rows
-              ) -> Tensor:  # Where this rank's rows of the batch are in its share; may be empty
+              ) -> Tensor:  # Where its rows of the batch are in its share; may be empty
     "Which rows of a batch this rank has, if it holds the rows `rank`, `rank+world`, …"
     return rows[rows%world==rank]//world
 
@@ -77,10 +77,10 @@ def one_buffer(params:list # For each layer its parameters, the last layer first
             at += p.numel()
     return flat, places
 
-# %% ../nbs/12_scale.ipynb #9393f36c
+# %% ../nbs/12_scale.ipynb #fde1c3f4
 def parts_to_send(flat:Tensor, places:list, # As from `one_buffer`
                   least:int # Bytes that are worth a message
-                 ) -> list: # For each layer a piece of the buffer; None if it waits for the next
+                 ) -> list: # For each layer a piece of the buffer, or None: it waits
     "What to send when a layer is ready"
     parts, start, end = [], 0, 1
     for pairs in places:
@@ -92,7 +92,7 @@ def parts_to_send(flat:Tensor, places:list, # As from `one_buffer`
 
 # %% ../nbs/12_scale.ipynb #40dd4e32
 class Parallel:
-    "A model whose gradients are those of all ranks: `fit` calls its `train_step` and `evaluate`"
+    "A model with the gradients of all ranks: `fit` calls its `train_step` and `evaluate`"
     def __init__(self, model,    # Of any chapter
                  group=None,     # As from `dist.new_group`; else all ranks
                  least:int=100_000): # Bytes that are worth a message
@@ -153,7 +153,7 @@ def check_loss(loss:float, opt, x:Tensor) -> None:
 # %% ../nbs/12_scale.ipynb #42a759f9
 def tally(model, x:Tensor, y:Tensor, # This rank's rows; may be none
           widths:list                # Units of each hidden layer
-         ) -> Tensor: # `(3+sum(widths),)`: rows, losses, right answers, and awake for how many rows
+         ) -> Tensor: # Rows, losses, right answers, and for how many rows awake
     "What can be added up over ranks to say how good the model is"
     total = torch.zeros(3+sum(widths), dtype=torch.float64, device=x.device)
     if not len(x): return total
@@ -163,12 +163,12 @@ def tally(model, x:Tensor, y:Tensor, # This rank's rows; may be none
     if widths: total[3:] = torch.cat([(l.out>0).sum(0) for l in model.layers[1::2]])
     return total
 
-# %% ../nbs/12_scale.ipynb #b60bc9cc
+# %% ../nbs/12_scale.ipynb #3d8eb5b8
 @patch
 def evaluate(self:Parallel,
              x:Tensor, # This rank's share of the rows, `(k, n_in)`; may be empty
              y:Tensor  # Their classes
-            ) -> dict: # 'loss', 'accuracy' and 'dead' of all rows, as from `minimlp.train.evaluate`
+            ) -> dict: # As from `minimlp.train.evaluate`, of all rows
     "How good the model is on the rows of all ranks; `ConnectionError` if a rank is gone"
     widths = [l.w.shape[1] for l in self.model.layers[:-1:2]]
     total = tally(self.model, x, y, widths)

@@ -29,11 +29,10 @@ class Ranks:
     @property
     def alone(self): return self.world==1
 
-# %% ../nbs/ranks.ipynb #dd59bac3
+# %% ../nbs/ranks.ipynb #10674180
 def started() -> bool: # True under a launcher, also as its only rank
     "Was this process started as a rank, by torchrun or by `launch`?"
-    wanted = {'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'}
-    return wanted <= os.environ.keys()
+    return {'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'} <= os.environ.keys()
 
 # %% ../nbs/ranks.ipynb #7eadafba
 def launch(world:int,         # How many processes
@@ -42,7 +41,7 @@ def launch(world:int,         # How many processes
            check:bool=True,   # Must all end well?
            **env              # Further environment variables
           ) -> list:          # What each has printed
-    "Run `code` in processes that can meet; `RuntimeError` with its last words if one fails"
+    "Run `code` in processes that can meet; `RuntimeError` with its words if one fails"
     shared = os.environ | _meeting_point(world) | env
     processes = [_start(code, shared, rank) for rank in range(world)]
     try:
@@ -52,8 +51,8 @@ def launch(world:int,         # How many processes
             p.kill()
     for rank, p in enumerate(processes):
         if check and p.returncode:
-            how = f"rank {rank} of {world} ended with status {p.returncode}"
-            raise RuntimeError(f"{how}: {said[rank][1][-2000:]}")
+            raise RuntimeError(f"rank {rank} of {world} ended with status "
+                               f"{p.returncode}: {said[rank][1][-2000:]}")
     return [out for out, _ in said]
 
 # %% ../nbs/ranks.ipynb #098833a2
@@ -73,7 +72,7 @@ def _start(code:str, shared:dict, rank:int) -> subprocess.Popen:
 # %% ../nbs/ranks.ipynb #92b379de
 @contextmanager
 def join(device:str='cpu', # With several ranks 'cpu', or 'cuda': a GPU for each of them
-         timeout:float=60  # Seconds to wait for ranks that don't come, or have gone silent
+         timeout:float=60  # Seconds to wait for ranks that don't come or have gone silent
         ):                 # Yields `Ranks`
     "Meet the other ranks, if there are any; `ConnectionError` if some don't come"
     if not started():
@@ -94,7 +93,7 @@ def _own_device(device:str) -> str:
         raise ValueError(f"device {device}: ranks meet on cpu or on cuda")
     return device
 
-# %% ../nbs/ranks.ipynb #79a754b5
+# %% ../nbs/ranks.ipynb #72278ff6
 def _meet(rank:int, world:int, device:str, seconds:float) -> None:
     "Make the process group of all ranks; `OSError` if the port is taken"
     if device!='cpu': torch.cuda.set_device(device)
@@ -102,19 +101,18 @@ def _meet(rank:int, world:int, device:str, seconds:float) -> None:
     try:
         store, *_ = next(dist.rendezvous('env://', rank, world, timeout=limit))
         store = _unused_part(store, rank, world, seconds)
-        carrier = 'gloo' if device=='cpu' else 'nccl'
-        dist.init_process_group(carrier, store=store, rank=rank, world_size=world,
-                                timeout=limit)
+        dist.init_process_group('gloo' if device=='cpu' else 'nccl', store=store,
+                                rank=rank, world_size=world, timeout=limit)
     except RuntimeError as error:
         raise _not_met(error, rank, world) from error
 
-# %% ../nbs/ranks.ipynb #38e6fcd4
+# %% ../nbs/ranks.ipynb #77648fd2
 def _not_met(error:RuntimeError, rank:int, world:int) -> OSError:
     "Why the ranks haven't met, and what to do"
     at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     if 'EADDRINUSE' in str(error):
-        return OSError(f"port {at} is taken by another program: give torchrun another one, "
-                       "as in --master-port 29501, or --standalone to find one")
+        return OSError(f"port {at} is taken by another program: give torchrun another "
+                       "one, as in --master-port 29501, or --standalone to find one")
     return ConnectionError(f"rank {rank} of {world} waited at {at} for the others, and "
                            f"not all came: look at what they say ({_in_short(error)})")
 
@@ -125,7 +123,7 @@ def _in_short(error) -> str:
 
 # %% ../nbs/ranks.ipynb #6e351a74
 def _unused_part(store, rank:int, world:int, seconds:float) -> dist.PrefixStore:
-    "A part of the store that no earlier attempt has used; `RuntimeError` if some don't come"
+    "A part of the store that nobody has used; `RuntimeError` if some ranks don't come"
     store.set_timeout(timedelta(seconds=seconds))
     me = uuid4().hex
     name = _hear_name(store, rank, me) if rank else _tell_name(store, world, me, seconds)
@@ -161,8 +159,8 @@ def waits(): # For a `with` around what waits for other ranks
     except RuntimeError as error:
         me = f"rank {dist.get_rank()} of {dist.get_world_size()}"
         raise ConnectionError(
-            f"{me}: another rank has stopped or can't be reached, so this one stops, too. "
-            "What is saved is kept, and the same command goes on from there; "
+            f"{me}: another rank has stopped or can't be reached, so this one stops, "
+            "too. What is saved is kept, and the same command goes on from there; "
             f"torchrun --max-restarts does so by itself ({_in_short(error)})") from error
 
 # %% ../nbs/ranks.ipynb #0715f919
@@ -174,31 +172,32 @@ def agree(ranks:Ranks, # Who we are, as from `join`
     told = [None]*ranks.world
     with waits():
         dist.all_gather_object(told, about)
-    differ = []
-    for rank, other in enumerate(told):
-        differ += _differences(rank, other, told[0])
+    differ = sum([_differences(r, other, told[0]) for r, other in enumerate(told)], [])
     if differ:
-        raise ValueError(f"rank {ranks.rank} of {ranks.world}: all ranks need the same settings, "
-                         f"data and versions, but {'; '.join(differ)}")
+        raise ValueError(f"rank {ranks.rank} of {ranks.world}: all ranks need the same "
+                         f"settings, data and versions, but {'; '.join(differ)}")
 
 def _differences(rank:int, other:dict, first:dict) -> list:
     "In words, what a rank says and rank 0 doesn't"
-    names = [k for k in first | other if other.get(k)!=first.get(k)]
-    return [f"{k} is {other.get(k)} on rank {rank} and {first.get(k)} on rank 0" for k in names]
+    words = []
+    for k in first | other:
+        own, its = first.get(k), other.get(k)
+        if its!=own: words.append(f"{k} is {its} on rank {rank} and {own} on rank 0")
+    return words
 
-# %% ../nbs/ranks.ipynb #6d148a97
+# %% ../nbs/ranks.ipynb #4585991b
 def first_does(ranks:Ranks, # Who we are
                work         # Called on rank 0 alone
               ):            # What `work` has returned there, on all ranks
-    "Let rank 0 work for all; if it can't (`OSError`, `ValueError`), that is raised everywhere"
+    "Let rank 0 work for all; its `OSError` or `ValueError` is raised everywhere"
     if ranks.alone: return work()
     told = [_attempt(work) if ranks.first else None]
     with waits():
         dist.broadcast_object_list(told, 0)
     result, error = told[0]
     if error is None: return result
-    if ranks.first: raise error
-    raise ValueError(f"rank {ranks.rank} of {ranks.world}: rank 0 can't begin: {error}")
+    me = f"rank {ranks.rank} of {ranks.world}"
+    raise error if ranks.first else ValueError(f"{me}: rank 0 can't begin: {error}")
 
 def _attempt(work) -> tuple:
     "What `work` returns, and the error that it raises"

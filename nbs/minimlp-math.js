@@ -1,6 +1,6 @@
 // The arithmetic of the widgets, as in chapters 1 and 2 and without any drawing: one neuron, a network of 2, 3 and 1 units one operation at a
 // time, and the broadcast. tests/test_widgets.py holds it against the library. A tensor is a list of rows.
-const minimlpMath = (() => {
+var minimlpMath = minimlpMath || (() => { // a page with two widgets loads this file twice
   const add = values => values.reduce((a, b) => a + b, 0);
 
   // One neuron: p = w x, z = p + b, a = relu(z), e = a - t, L = e^2, and the way back. `nudge` adds a little to the quantities that it names

@@ -18,6 +18,8 @@ def readme() -> str:
     md, _ = MarkdownExporter(config=cfg).from_notebook_node(nb)
     md = re.sub(r'^```python\s*```\n', '', md, flags=re.M)                # a cell that shows what it printed, and not itself
     md = re.sub(r'^#\| .*\n', '', md, flags=re.M)                         # directives of cells
+    md = re.sub(r'<div class="minimlp-\w+"[^>]*><img src="([^"]+)"[^>]* alt="([^"]+)"></div>', r'![\2](\1)', md) # a still picture of what moves on the site
+    md = re.sub(r'^<script .*</script>\n?', '', md, flags=re.M)
     md = re.sub(r'\]\((images/|[\w/]+\.ipynb)', r'](nbs/\1', md)             # seen from the top of the project
     return re.sub(r'\n{3,}', '\n\n', md).strip() + '\n'
 

@@ -4,9 +4,10 @@ from importlib.util import find_spec
 
 import pytest, torch
 
-from minimlp.bench.race import bench, grid, peak_memory
+from minimlp.bench.race import bench, peak_memory
+from minimlp.bench.report import grid
 from minimlp.data import load_mnist
-from minimlp.bench.peers import Task
+from minimlp.bench.task import Task
 from minimlp.train import kaiming
 
 MIB = 2**20

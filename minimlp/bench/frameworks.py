@@ -132,7 +132,8 @@ def _jax_epoch(jax, task:Task, loss, x, y, params:list) -> Runner:
     def step(params, rows):
         grads = jax.grad(loss)(params, x[rows], y[rows])
         return [p - task.lr*g for p, g in zip(params, grads)], None
-    steps = jax.jit(lambda params, batches: jax.lax.scan(step, params, batches)[0], donate_argnums=0)
+    def scan(params, batches): return jax.lax.scan(step, params, batches)[0]
+    steps = jax.jit(scan, donate_argnums=0)
     def run():
         rows = torch.randperm(n).numpy()
         if full: params[:] = steps(params, rows[:full].reshape(-1, bs))

@@ -80,7 +80,7 @@ def _growing(x, y) -> dict: # 'rows' and 'width' → size → `Task`
     width = {nh: Task(x[:tenth], y[:tenth], kaiming(784, nh, 1)) for nh in WIDTHS}
     return dict(rows=rows, width=width)
 
-def growth(x, y, rounds:int, workers:dict) -> dict: # 'rows' and 'width' → size → name → seconds
+def growth(x, y, rounds:int, workers:dict) -> dict: # Kind → size → name → seconds
     "Measure how the time grows; medians over the rounds"
     res, todo = {}, _growing(x, y)
     with progress(rounds*len(workers)*sum(map(len, todo.values())), desc='growth') as bar:
@@ -135,7 +135,7 @@ def bench(x, y,              # Rows and classes
           rounds:int=7,      # Turns of each peer
           only:str='',       # Only work whose name holds this
           grow:bool=True     # Measure growth and memory, too?
-         ) -> dict:          # 'machine', 'rows', 'errors', 'works', 'picked', 'memory', 'growth', 'skipped'
+         ) -> dict:          # As above, and 'machine', 'rows', 'picked'
     "Measure all of it"
     tasks = {work: task for work, task in works(x, y).items() if only in work}
     res = dict(machine=machine(), rows=len(x), errors={}, works={}, picked={}, memory={})

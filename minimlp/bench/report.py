@@ -29,7 +29,8 @@ def _spread(times:list) -> float:
 
 def noise(res:dict) -> float:
     "How much FastModel's rounds differed, in the work where they differed most"
-    return max(_spread(times['FastModel']) for times in res['works'].values() if 'FastModel' in times)
+    ours = [times['FastModel'] for times in res['works'].values() if 'FastModel' in times]
+    return max(map(_spread, ours))
 
 # %% ../../nbs/bench/report.ipynb #fa3da454
 def _cell(r:float) -> str:
@@ -86,6 +87,6 @@ def measured(res:dict  # As from `bench`
     told = (f"Measured on {m['cpu']} ({m['vectors']}, {m['threads']} threads, {m['system']}), "
             f"{m['gflops']:.0f} GFLOP/s, {m['gbytes']:.0f} GB/s; Python {m['python']}, {versions}. "
             f"{res['rows']:,} rows; medians of {rounds} rounds, "
-            f"which differed by ±{100*noise(res):.0f}% at most. Largest relative error of a gradient "
-            f"against float64: {max(errors.values()):.0e}, FastModel's {errors['FastModel']:.0e}.")
+            f"which differed by ±{100*noise(res):.0f}% at most. Largest relative error of a "
+            f"gradient against float64: {max(errors.values()):.0e}, FastModel's {errors['FastModel']:.0e}.")
     return told + (f' Left out: {left}.' if left else '')

@@ -104,7 +104,7 @@ def _on_each_rank(worlds, nhs, bs:int, steps:int, rounds:int) -> dict:
         alone = [dist.new_group([r]) for r in range(ranks.world)]
         own = alone[ranks.rank]
         laps = {nh: _laps(nh, bs, steps, rounds, ranks, groups, own) for nh in nhs}
-        gc.collect() # DDP's cycles must go while its group is there, or its threads may abort the process
+        gc.collect() # DDP's cycles must go before its group, or its threads may abort
         res = dict(bs=bs, steps=steps, rounds=rounds, cores=os.cpu_count(), wire=_wire(3*steps))
         res['lines'], res['parts'] = [], []
         if ranks.rank: return res
@@ -139,7 +139,7 @@ def measure(nhs=(50, 200, 800), # Hidden units of the networks
             steps:int=10,       # Per turn
             rounds:int=7,       # Turns each; the median counts
             worlds=(1, 2)       # How many ranks; the first is 1
-           ) -> dict:           # 'lines', 'parts' (seconds apart), 'wire' (all-reduces), and the settings
+           ) -> dict:           # 'lines', 'parts', 'wire' (all-reduces), and the settings
     "Throughput of `Parallel` and of DDP, by turns in one run of new processes"
     settings = f'{tuple(worlds)}, {tuple(nhs)}, {bs}, {steps}, {rounds}'
     code = ('import json; from minimlp.bench.scaling import _on_each_rank; '
@@ -156,7 +156,7 @@ def scale_table(measured:dict # As from `measure`
         lines.append(f"{network:>12} {l['ranks']:5} {l['who']:>5} {l['rows']:9,.0f} "
                      f"{l['efficiency']:10.0%} {l['beside_ddp']:6.2f}× {l['bytes']/1e3:17,.1f}")
     free = ', '.join(f"{p['alone']/p['together']:.0%}" for p in measured['parts'])
-    lines += ['', f"{measured['cores']} cores, batches of {measured['bs']} rows, one thread for each rank.",
+    lines += ['', f"{measured['cores']} cores, batches of {measured['bs']} rows, one thread a rank.",
               f'Ranks that work at the same time and send nothing reach {free} of one rank\'s',
               'speed: that is this machine\'s ceiling.']
     return '\n'.join(lines)
@@ -194,7 +194,7 @@ def _least_squares(cols:torch.Tensor, used:list) -> torch.Tensor:
 def fit_factors(cols:list, # What is multiplied: a list of numbers for each factor
                 y:list     # What should come out, positive
                ) -> list:  # The factors
-    "Factors, none negative, with which the sum of the columns is nearest to `y`, by the relative error"
+    "Factors, none negative, whose sum of columns is nearest to `y`, by relative error"
     relative = torch.tensor(cols, dtype=torch.float64)/torch.tensor(y, dtype=torch.float64)
     size = relative.norm(dim=1)
     scaled, fits = (relative/size[:, None]).t(), []

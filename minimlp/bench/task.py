@@ -78,7 +78,7 @@ def works(x:Tensor, # Rows, `(n, 784)`
 
 # %% ../../nbs/bench/task.ipynb #a10f022e
 def oracle(task:Task # Of few rows
-          ) -> list: # Gradients: of `x` if asked for, then of the parameters; or parameters after a step
+          ) -> list: # Gradients, those of `x` first if asked for; or parameters after a step
     "What `Runner.result` should give, in float64"
     x, *ps = [t.detach().clone().double().requires_grad_() for t in (task.x, *task.params)]
     w1, b1, w2, b2 = ps

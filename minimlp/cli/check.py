@@ -30,14 +30,15 @@ def _tensors_of(shapes:str) -> list:
     "Random tensors of shapes with commas between them; none for an empty text"
     return [tensor_of(shape) for shape in (shapes or '').split(',') if shape]
 
-# %% ../../nbs/cli/check.ipynb #fb321997
+# %% ../../nbs/cli/check.ipynb #0e159190
 def _import(where:str):
     "A module from a file or by its name; `ValueError` that tells what it raises"
     path = Path(where)
     if path.suffix=='.py' and not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
     try:
-        return _import_file(path) if path.suffix=='.py' else importlib.import_module(where)
+        if path.suffix=='.py': return _import_file(path)
+        return importlib.import_module(where)
     except Exception as e:
         raise ValueError(f"{where} can't be imported: {type(e).__name__}: {e}") from e
 
@@ -49,12 +50,13 @@ def _import_file(path:Path):
     spec.loader.exec_module(module)
     return module
 
-# %% ../../nbs/cli/check.ipynb #d6789f67
+# %% ../../nbs/cli/check.ipynb #9dc3966c
 def _named(module, where:str, name:str):
     "What the module calls by this name; `ValueError` that lists what it has"
     if hasattr(module, name): return getattr(module, name)
     public = [k for k, v in vars(module).items() if callable(v) and not k.startswith('_')]
-    raise ValueError(f"{where} has no {name!r}; it has {', '.join(public) or 'nothing to call'}")
+    has = ', '.join(public) or 'nothing to call'
+    raise ValueError(f"{where} has no {name!r}; it has {has}")
 
 def _made(found, args:list):
     "A layer from its class and the tensors that this takes; anything else as it is"
@@ -68,7 +70,7 @@ def _made(found, args:list):
                          "shapes of its arguments, as in --args 3x4,4") from e
 
 # %% ../../nbs/cli/check.ipynb #b7972dc6
-def load_target(what:str,    # `file.py:Name` or `module:Name`; two names for a pair of functions
+def load_target(what:str,    # `file.py:Name` or `module:Name`, or two names
                 args:list=() # Tensors to make the layer from
                ):            # A layer, a pair of functions or a Function
     "What `minimlp_check` is to check; `ValueError` that says what is missing"
@@ -102,17 +104,20 @@ def _save_picture(report, out:str) -> None:
 
 # %% ../../nbs/cli/check.ipynb #ed408412
 @call_parse
-def minimlp_check(what:str,               # file.py:Name or module:Name; Name a layer, a Function, or forward,backward
-                  inputs:str='5x3',       # Shapes of the inputs: 5x3 for floats, 5i10 for whole numbers below 10
-                  args:str=None,          # Shapes of the tensors that making the layer takes
+def minimlp_check(what:str,         # file.py:Name or module:Name
+                  inputs:str='5x3', # Shapes: 5x3 for floats, 5i10 for integers below 10
+                  args:str=None,    # Shapes of the tensors that make the layer
                   accumulate:store_true=False, # Must a second call add to .g?
-                  seed:int=0,             # Of all random numbers
-                  out:str=None,           # Save a picture of the errors here
+                  seed:int=0,       # Of all random numbers
+                  out:str=None,     # Save a picture of the errors here
                  ):
-    '''Check every gradient of a hand-written backward pass, and name the likely bug. Exits with 1 if one is wrong.
+    '''Check every gradient of a hand-written backward pass, and name the likely bug.
+Exits with 1 if one is wrong. Name is a layer, a Function, or forward,backward.
 
-For example, a class Scale in layers.py, made from weights of shape (3,) and called with a matrix (5, 3), is checked by: minimlp_check layers.py:Scale --args 3 --inputs 5x3.
-A loss of ten classes: --inputs 8x10,8i10. A pair of functions: minimlp_check mine.py:forward,backward --inputs 5x3,3x4,4.'''
+For example, a class Scale in layers.py, made from weights of shape (3,) and called with
+a matrix (5, 3), is checked by: minimlp_check layers.py:Scale --args 3 --inputs 5x3.
+A loss of ten classes: --inputs 8x10,8i10. A pair of functions:
+minimlp_check mine.py:forward,backward --inputs 5x3,3x4,4.'''
     torch.manual_seed(seed)
     with stops('minimlp_check', OSError, ValueError, TypeError):
         report = _report(what, inputs, args, accumulate=accumulate, seed=seed)

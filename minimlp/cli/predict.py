@@ -39,9 +39,9 @@ def _bars(probs:list) -> str:
 @call_parse
 def minimlp_predict(weights:str,    # weights.safetensors, as minimlp_train leaves it
                     image:str,      # A picture of one digit
-                    out:str=None,   # Where to save a picture of what the network saw; else next to where you are, NAME-seen.png
+                    out:str=None,   # Picture of what the network saw; else NAME-seen.png
                    ):
-    "Read one digit with a trained network: ten probabilities, and a picture of what it saw"
+    "Read one digit with a trained network: probabilities, and a picture of what it saw"
     with stops('minimlp_predict', OSError, ValueError):
         model, *_ = load_run(weights)
         row = read_image(image)
@@ -57,7 +57,7 @@ def export_js(weights:Path,  # As written by `save_run`
               path:Path,     # JavaScript file to write
               examples       # A few rows, `(k, 784)`, as from `load_test`
              ) -> None:
-    "Write a network as JavaScript; `ValueError` unless it has one hidden layer and cross-entropy"
+    "Write a network as JavaScript; `ValueError` unless the page can run it"
     model, _, meta = load_run(weights)
     s = meta['settings']
     if len(s.sizes)!=3 or s.loss!='ce':
@@ -74,10 +74,10 @@ def _base64(t:torch.Tensor) -> str:
 
 # %% ../../nbs/cli/predict.ipynb #afacf86b
 @call_parse
-def minimlp_export(weights:str, # weights.safetensors, as minimlp_train leaves it, of a network with one hidden layer
+def minimlp_export(weights:str, # weights.safetensors, of a network with one hidden layer
                    out:str      # JavaScript file to write
                   ):
-    "Write a trained network as JavaScript for the page that draws digits, with one test digit of each kind"
+    "Write a trained network as JavaScript, with one test digit of each kind"
     with stops('minimlp_export', OSError, ValueError):
         x, y = load_test(SAMPLE)
         export_js(weights, out, torch.stack([x[y==digit][0] for digit in range(10)]))

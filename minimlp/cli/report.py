@@ -26,10 +26,11 @@ def title(s:Settings, rows:int, name:str, ranks:Ranks # Rows of all ranks; the d
     opt = {'sgd': f'SGD with momentum {s.momentum:g}', 'adam': 'Adam'}[s.opt]
     decay = f'weight decay {s.wd:g}, ' if s.wd else ''
     if decay and s.decoupled: decay = 'decoupled ' + decay
-    where = ranks.device if ranks.alone else f'{ranks.world} ranks on {ranks.device.split(":")[0]}'
+    where = ranks.device
+    if not ranks.alone: where = f'{ranks.world} ranks on {where.split(":")[0]}'
     return (f"{network}, {loss}, on {rows:,} rows of {name}\n"
-            f"{opt}, rate {s.lr:g} ({s.schedule}), {decay}{s.epochs} epochs in batches of {s.bs}; "
-            f"seed {s.seed}, {where}, torch {torch.__version__}")
+            f"{opt}, rate {s.lr:g} ({s.schedule}), {decay}{s.epochs} epochs in batches "
+            f"of {s.bs}; seed {s.seed}, {where}, torch {torch.__version__}")
 
 # %% ../../nbs/cli/report.ipynb #48b5425d
 def _epoch(h:dict) -> str:

@@ -9,19 +9,20 @@ __all__ = ['stops']
 import sys
 from contextlib import contextmanager
 
-# %% ../../nbs/cli/stop.ipynb #bbeb4125
+# %% ../../nbs/cli/stop.ipynb #3491283c
 @contextmanager
 def stops(cmd:str,     # The command's name, as it was typed
           *kinds:type, # Exceptions whose words help the user
-          ctrl_c=None  # Called after Ctrl-C, returns what to say; without it Ctrl-C stays Python's
+          ctrl_c=None  # Called after Ctrl-C, returns what to say; or None
          ):            # For a `with` around the command's work
-    "End a command in words: status 2 after a failure of these kinds, status 130 after Ctrl-C"
+    "End a command in words: status 2 after such a failure, status 130 after Ctrl-C"
     try:
         yield
     except kinds as error:
         _end(cmd, str(error), 2)
     except KeyboardInterrupt:
-        if ctrl_c is None: raise
+        if ctrl_c is None:
+            raise
         _end(cmd, ctrl_c(), 130)
 
 def _end(cmd:str, words:str, status:int) -> None:

@@ -80,16 +80,18 @@ def _train(s:Settings, data:str, device:str, out:Path, kind) -> None:
 
 def _stopped(s:Settings, out:Path, ranks:Ranks) -> str:
     "What the first rank says after Ctrl-C"
+    if not ranks.first: return ''
     path = out/'weights.safetensors'
     done = len(load_run(path)[2]['history']) if path.exists() else 0
-    return '' if not ranks.first else (f"stopped after epoch {done} of {s.epochs}, whose weights "
-                                       f"are in {path}. The same command goes on from there")
+    return (f"stopped after epoch {done} of {s.epochs}, whose weights are in {path}. "
+            "The same command goes on from there")
 
-# %% ../../nbs/cli/train.ipynb #566ea1ae
+# %% ../../nbs/cli/train.ipynb #cdb8167b
 def _fill(path:str, preset:str, data:str, seeds:int, kind) -> None:
     "Fill the table, or one row of it, and print it"
     if started():
-        raise ValueError("--table fills its file from one process: start it without torchrun")
+        raise ValueError("--table fills its file from one process: "
+                         "start it without torchrun")
     presets = {preset: PRESETS[preset]} if preset else PRESETS
     words = f"stopped. What is done is in {path}, and the same command does the rest"
     with stops('minimlp_train', ctrl_c=lambda: words):
@@ -98,24 +100,25 @@ def _fill(path:str, preset:str, data:str, seeds:int, kind) -> None:
 
 def _aligned(markdown:str) -> str:
     "A Markdown table with columns of one width, for a terminal"
-    lines = [line.replace('**', '') for line in markdown.splitlines() if '---' not in line]
-    rows = [line.strip('| ').split(' | ') for line in lines]
+    lines = markdown.replace('**', '').splitlines()
+    rows = [line.strip('| ').split(' | ') for line in lines if '---' not in line]
     widths = [max(map(len, column)) for column in zip(*rows)]
     padded = [[c.ljust(w) for c, w in zip(row, widths)] for row in rows]
     return '\n'.join('  '.join(row).rstrip() for row in padded)
 
-# %% ../../nbs/cli/train.ipynb #a90adffb
+# %% ../../nbs/cli/train.ipynb #a35912c2
 _MENDABLE = OSError, ValueError, RuntimeError, AssertionError, FloatingPointError
 
 def _kind(plain:bool, kernel:str): # As for `build`
     "Chapter 4's model, or chapter 11's with a kernel; `ValueError` for both"
     if plain and kernel:
-        raise ValueError(f"--kernel {kernel}: a choice for FastModel, and --plain asks for Model")
+        raise ValueError(f"--kernel {kernel}: a choice for FastModel, "
+                         "and --plain asks for Model")
     return Model if plain else partial(FastModel, kernel=kernel)
 
 # %% ../../nbs/cli/train.ipynb #a5d3a660
 @call_parse
-def minimlp_train(preset:str=None,       # lecun-300, lecun-1000, simard, nielsen, cmu, best, best-60k or quick; options below change it
+def minimlp_train(preset:str=None,       # A name from below; the options change it
                   sizes:str=None,        # Units per layer; else 784,50,10
                   loss:str=None,         # ce (cross-entropy, the default) or mse
                   smooth:float=None,     # Label smoothing, 0 to 1; else none
@@ -123,27 +126,32 @@ def minimlp_train(preset:str=None,       # lecun-300, lecun-1000, simard, nielse
                   lr:float=None,         # Learning rate at its highest; else 0.1
                   momentum:float=None,   # Of sgd; else 0.9
                   wd:float=None,         # Weight decay; else none
-                  decoupled:store_true=False, # Weight decay beside the step, not in the gradient
+                  decoupled:store_true=False, # Weight decay beside the step
                   no_biases:store_true=False, # Leave the biases at zero
                   schedule:str=None,     # cosine (the default) or constant
                   epochs:int=None,       # Passes over the rows; else 10
                   bs:int=None,           # Rows per step; else 64
                   all_rows:store_true=False,  # Train on the validation rows, too
-                  seed:int=None,         # Of the weights and of the order of the rows; else 42
+                  seed:int=None,         # Of weights and order of the rows; else 42
                   device:str='cpu',      # Where to run: cpu, cuda, cuda:1, mps
-                  plain:store_true=False, # Train chapter 4's Model in place of chapter 11's FastModel
-                  kernel:str=None,       # Of FastModel: mm, mm-columns, onednn or onednn-columns; else the quickest, by trial
-                  data:str=None,         # Folder of IDX files, a .pkl.gz, 'sample' or 'download'; else what this machine has
-                  out:str=None,          # Folder for weights, history and pictures; else one in runs/
-                  table:str=None,        # Fill this JSON file with all presets (or the one given) instead, as far as it isn't filled
+                  plain:store_true=False, # Chapter 4's Model, not chapter 11's FastModel
+                  kernel:str=None,       # Of FastModel; else the fastest, by trial
+                  data:str=None,         # See below; else what this machine has
+                  out:str=None,          # Folder for the results; else one in runs/
+                  table:str=None,        # Fill this JSON file with all presets, or one
                   seeds:int=5,           # For the table: runs per preset
                  ):
-    '''Train a network with hand-written gradients. The same command goes on where it was stopped.
+    '''Train a network with hand-written gradients; the same command goes on later.
 
-For example: minimlp_train --preset quick, or minimlp_train --sizes 784,100,50,10 --opt adam --lr 0.001 --epochs 5'''
-    options = dict(sizes=sizes, loss=loss, smooth=smooth, opt=opt, lr=lr, momentum=momentum,
-                   wd=wd, decoupled=decoupled, no_biases=no_biases, schedule=schedule,
-                   epochs=epochs, bs=bs, all_rows=all_rows, seed=seed)
+For example: minimlp_train --preset quick, or
+minimlp_train --sizes 784,100,50,10 --opt adam --lr 0.001 --epochs 5.
+
+Presets: lecun-300, lecun-1000, simard, nielsen, cmu, best, best-60k, quick.
+Kernels: mm, mm-columns, onednn, onednn-columns. Data: a folder of IDX files, a .pkl.gz
+file, sample, or download.'''
+    options = dict(sizes=sizes, loss=loss, smooth=smooth, opt=opt, lr=lr,
+                   momentum=momentum, wd=wd, decoupled=decoupled, no_biases=no_biases,
+                   schedule=schedule, epochs=epochs, bs=bs, all_rows=all_rows, seed=seed)
     with stops('minimlp_train', *_MENDABLE):
         kind, s = _kind(plain, kernel), settings_of(preset, options)
         if table: return _fill(table, preset, data, seeds, kind)

@@ -43,12 +43,12 @@ def _timed(step, times:list): # The step, which now also notes its milliseconds
         return loss
     return timed
 
-# %% ../../nbs/cli/verify.ipynb #0411bfd7
+# %% ../../nbs/cli/verify.ipynb #d6cd7e44
 def verify(*tensors,    # `inp, targ, w1, b1, w2, b2`
            rungs=RUNGS, # Name → step
            reps:int=3   # The best time of so many runs counts
           ) -> dict:    # Per rung 'loss', 'ms', and 'errs': relative errors by name
-    "Run each rung from the same weights, and compare every gradient with float64 autograd"
+    "Run each rung from the same weights; compare every gradient with float64 autograd"
     want, res = reference(*tensors), {}
     for name, step in rungs.items():
         times = []
@@ -73,8 +73,9 @@ def table(res:dict # As from `verify`
     lines = [f"{'rung':10} {'loss':>9} {'time':>8}  {names}"]
     lines += [_line(rung, r) for rung, r in res.items()]
     right = sum(not wrong(r['errs']) for r in res.values())
-    return '\n'.join([*lines, '', "Errors are relative to the largest entry of each gradient; "
-                      f"right is at most {TOL:.0e}.", f"{right} of {len(res)} rungs are right."])
+    limit = f"right is at most {TOL:.0e}."
+    return '\n'.join([*lines, '', "Errors are relative to the largest entry of each "
+                      f"gradient; {limit}", f"{right} of {len(res)} rungs are right."])
 
 # %% ../../nbs/cli/verify.ipynb #bb416a22
 def picture(res:dict, # As from `verify`
@@ -90,32 +91,35 @@ def check_picture(out:str, kinds=('.png', '.svg', '.pdf')) -> None:
     if out is None: return
     path = Path(out).absolute()
     if path.suffix not in kinds or not path.parent.is_dir():
-        raise ValueError(f"--out {out}: expected a {', '.join(kinds[:-1])} or {kinds[-1]} "
-                         "in a folder that exists")
+        wanted = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        raise ValueError(f"--out {out}: expected a {wanted} in a folder that exists")
 
-def _tensors(data:str, n:int, nh:int, seed:int, device:str) -> tuple: # A title, and tensors
+# %% ../../nbs/cli/verify.ipynb #9614c8fc
+def _tensors(data:str, n:int, nh:int, seed:int, device:str) -> tuple:
     "What is run, in words, and `inp, targ, w1, b1, w2, b2` on the device"
     where = locate(data)
     share = load_share(where)
     x, y = share.train
     if n is not None and not 1<=n<=len(x):
         raise ValueError(f"--n {n}: expected a number of rows from 1 to {len(x):,}")
-    if nh<1: raise ValueError(f"--nh {nh}: a network needs one hidden unit or more")
+    if nh<1:
+        raise ValueError(f"--nh {nh}: a network needs one hidden unit or more")
     x, y = x[:n], y[:n].float()
-    title = (f"{len(x):,} rows of {data_name(data, where, share.n)}; 784-{nh}-1, seed {seed}, "
-             f"{device}, torch {torch.__version__}")
+    title = (f"{len(x):,} rows of {data_name(data, where, share.n)}; 784-{nh}-1, "
+             f"seed {seed}, {device}, torch {torch.__version__}")
     return title, [t.to(device) for t in (x, y, *init_params(784, nh, 1, seed=seed))]
 
 # %% ../../nbs/cli/verify.ipynb #ded905bf
 @call_parse
-def minimlp_verify(data:str=None,    # Folder of IDX files, a .pkl.gz, 'sample' or 'download'; else what this machine has
+def minimlp_verify(data:str=None,    # Folder, .pkl.gz, sample or download; or else any
                    n:int=None,       # Training rows to use; else all of them
                    nh:int=50,        # Hidden units
                    seed:int=42,      # Seed of the weights
                    device:str='cpu', # Where to run: cpu, cuda, cuda:1, mps
                    out:str=None,     # Save a picture here: .png, .svg or .pdf
                   ):
-    "Run one forward and backward pass through each version of the network, and compare every gradient with float64 autograd. Exits with 1 if one is wrong"
+    '''Run one forward and backward pass through each version of the network, and compare
+every gradient with float64 autograd. Exits with 1 if one is wrong.'''
     with stops('minimlp_verify', OSError, ValueError, RuntimeError, AssertionError):
         check_picture(out)
         title, tensors = _tensors(data, n, nh, seed, device)

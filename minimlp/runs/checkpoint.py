@@ -35,7 +35,7 @@ def named_tensors(model, opt) -> dict: # 'w1', … and 'w1.0', …, the optimize
             named[f'{names[id(p)]}.{i}'] = t
     return named
 
-# %% ../../nbs/runs/checkpoint.ipynb #37b80935
+# %% ../../nbs/runs/checkpoint.ipynb #2632ebe7
 def save_run(path:Path,    # Where to write
              s:Settings,   # What is being trained
              model, opt,   # As from `build`, after some epochs
@@ -46,31 +46,39 @@ def save_run(path:Path,    # Where to write
     tensors = {}
     for name, t in named_tensors(model, opt).items():
         tensors[name] = t.detach().cpu().contiguous()
-    meta = dict(settings=asdict(s), history=history, t=opt.t, data=data, minimlp=__version__,
-                torch=torch.__version__, picked=getattr(model, 'picked', {}))
+    meta = dict(settings=asdict(s), history=history, t=opt.t, data=data,
+                minimlp=__version__, torch=torch.__version__,
+                picked=getattr(model, 'picked', {}))
     part = Path(f'{path}.part')
     part.write_bytes(save(tensors, {name: json.dumps(v) for name, v in meta.items()}))
     os.replace(part, path)
 
-# %% ../../nbs/runs/checkpoint.ipynb #9336ff31
+# %% ../../nbs/runs/checkpoint.ipynb #5b53235c
 def _read(path:Path) -> tuple: # Tensors by name, and metadata by name
     "The file as it is; `ValueError` if it isn't one of ours"
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; minimlp_train writes one")
+        what = "there is no such file; minimlp_train writes one"
+        raise FileNotFoundError(f"{path}: {what}")
     try:
         with safe_open(path, 'pt') as f:
             tensors = {name: f.get_tensor(name) for name in f.keys()}
             told = f.metadata() or {}
     except SafetensorError as e:
-        raise ValueError(f"{path}: expected weights in the safetensors format; {e}") from e
+        expected = "expected weights in the safetensors format"
+        raise ValueError(f"{path}: {expected}; {e}") from e
     if 'settings' not in told:
         raise ValueError(f"{path}: expected weights written by minimlp_train; "
                          "this file has no settings in its metadata")
-    meta = {name: json.loads(v) for name, v in told.items()}
-    meta['settings']['sizes'] = tuple(meta['settings']['sizes'])
-    return tensors, meta | dict(settings=Settings(**meta['settings']))
+    return tensors, _parsed(told)
 
-# %% ../../nbs/runs/checkpoint.ipynb #baf0b3b5
+# %% ../../nbs/runs/checkpoint.ipynb #d5500ccc
+def _parsed(told:dict) -> dict:
+    "The metadata as values, with the settings as `Settings`"
+    meta = {name: json.loads(v) for name, v in told.items()}
+    s = meta['settings']
+    return meta | dict(settings=Settings(**s | dict(sizes=tuple(s['sizes']))))
+
+# %% ../../nbs/runs/checkpoint.ipynb #8ed8bbec
 def _take_over(model, opt, tensors:dict, meta:dict) -> None:
     "Give model and optimizer the numbers of a saved run"
     for name, t in named_tensors(model, opt).items():
@@ -83,7 +91,7 @@ def _take_over(model, opt, tensors:dict, meta:dict) -> None:
 def load_run(path:Path,        # As written by `save_run`
              device:str='cpu', # Where its parameters are to live
              kind:type=Model   # As for `build`
-            ) -> tuple:        # Model, optimizer, metadata: 'settings', 'history', 'data', …
+            ) -> tuple:        # Model, optimizer, metadata: 'settings', 'history', …
     "A training run as it was saved; `ValueError` if the file holds something else"
     tensors, meta = _read(path)
     model, opt = build(meta['settings'], device, kind)
@@ -117,7 +125,7 @@ def resume(path:Path,    # Where the run is saved, if it is
 def make_room(folder:Path, # Made if it isn't there
               size:int     # Bytes of one saved file
              ) -> None:
-    "Make the folder; `OSError` that says what to do if that fails, or if the disk is too full"
+    "Make the folder; `OSError` if that fails or if the disk is too full"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -128,15 +136,16 @@ def make_room(folder:Path, # Made if it isn't there
         raise OSError(f"{folder}: the weights need {needed/1e6:.0f} MB, and the disk has "
                       f"{free/1e6:.0f} MB left; free some or name another folder")
 
-# %% ../../nbs/runs/checkpoint.ipynb #1f6446e9
+# %% ../../nbs/runs/checkpoint.ipynb #7b8e1fba
 def begin(path:Path, s:Settings, data:str, model, opt # All as for `resume`
          ) -> list: # The history so far
-    "Go on from what is saved, or save the untrained weights; `OSError` if that can't be done"
+    "Go on from what is saved, or save the untrained weights; `OSError` if that fails"
     if history := resume(path, s, data, model, opt): return history
     size = sum(t.nbytes for t in named_tensors(model, opt).values())
     make_room(path.parent, size)
     try:
         save_run(path, s, model, opt, [], data)
     except OSError as e:
-        raise OSError(f"{path}: can't be written ({e.strerror}); name another folder") from e
+        why = f"can't be written ({e.strerror}); name another folder"
+        raise OSError(f"{path}: {why}") from e
     return []

@@ -27,7 +27,7 @@ def _same_everywhere(s:Settings, data:str) -> dict:
     return versions | dict(data=data) | asdict(s)
 
 def _where_we_are(path:Path, s:Settings, data:str, ranks:Ranks, model, opt) -> list:
-    "The history so far; model and optimizer get the numbers that belong to it, on all ranks"
+    "The history so far; model and optimizer get the numbers that belong to it"
     def on_first():
         history = begin(path, s, data, model, opt) if path else []
         return history, opt.t
@@ -42,7 +42,7 @@ def run(s:Settings,          # What to train
         out:Path=None,       # Folder for `weights.safetensors`; else nothing is saved
         kind:type=Model      # As for `build`
        ) -> tuple:           # The model, and its history as from `fit`
-    "Train from the last epoch saved in `out` on; `ValueError` if another run is saved there"
+    "Train on from what is saved in `out`; `ValueError` if that is another run"
     agree(ranks, _same_everywhere(s, share.data))
     model, opt = build(s, ranks.device, kind)
     path = out and Path(out)/'weights.safetensors'

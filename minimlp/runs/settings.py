@@ -15,9 +15,9 @@ from ..train import SGD, Adam, constant, cosine, kaiming
 # %% ../../nbs/runs/settings.ipynb #29cb040d
 @dataclass(frozen=True)
 class Settings:
-    "Everything that decides a training run, apart from the data; `ValueError` if it makes no sense"
+    "Everything that decides a training run, apart from the data"
     sizes:tuple = (784, 50, 10)  # Units per layer, from pixels to classes
-    loss:str = 'ce'              # 'ce', cross-entropy; 'mse', squared error on one-hot targets
+    loss:str = 'ce'              # 'ce', cross-entropy, or 'mse', squared error
     smooth:float = 0.            # Label smoothing, for 'ce'
     opt:str = 'sgd'              # 'sgd' or 'adam'
     lr:float = .1                # Learning rate at its highest
@@ -82,13 +82,12 @@ def schedule(s:Settings): # A function, as `fit` wants it
     return lambda done: cosine(done, warmup)
 
 # %% ../../nbs/runs/settings.ipynb #50972539
+_LECUN = dict(loss='mse', epochs=20, lr=.5, all_rows=True)
 _BEST = dict(epochs=20, lr=.2, sizes=(784, 800, 10), smooth=.1, wd=5e-4, decoupled=True)
 
 PRESETS = { # name → settings, published test error in %, source
-    'lecun-300':  (Settings(sizes=(784, 300, 10), loss='mse', epochs=20, lr=.5, all_rows=True),
-                   4.7, 'LeCun et al. 1998'),
-    'lecun-1000': (Settings(sizes=(784, 1000, 10), loss='mse', epochs=20, lr=.5, all_rows=True),
-                   4.5, 'LeCun et al. 1998'),
+    'lecun-300':  (Settings(**_LECUN, sizes=(784, 300, 10)), 4.7, 'LeCun et al. 1998'),
+    'lecun-1000': (Settings(**_LECUN, sizes=(784, 1000, 10)), 4.5, 'LeCun et al. 1998'),
     'simard':     (Settings(sizes=(784, 800, 10), epochs=20, lr=.1),
                    1.6, 'Simard et al. 2003'),
     'nielsen':    (Settings(sizes=(784, 100, 10), wd=3e-4, epochs=20, lr=.1),
@@ -97,9 +96,9 @@ PRESETS = { # name → settings, published test error in %, source
                             epochs=20, lr=.2), 1.89, 'CMU 10-714, homework 0'),
 }
 
-# %% ../../nbs/runs/settings.ipynb #4c204775
+# %% ../../nbs/runs/settings.ipynb #8672a2e7
 PRESETS |= {
     'best':       (Settings(**_BEST), None, ''),
     'best-60k':   (Settings(**_BEST, all_rows=True), None, ''),
-    'quick':      (Settings(sizes=(784, 50, 10), wd=4e-3, decoupled=True, epochs=40), None, ''),
+    'quick':      (Settings(wd=4e-3, decoupled=True, epochs=40), None, ''),
 }

@@ -36,12 +36,13 @@ def _one(s:Settings, share, test:tuple, kind) -> dict:
                 threads=torch.get_num_threads(), python=platform.python_version(),
                 torch=torch.__version__, minimlp=__version__)
 
-# %% ../../nbs/runs/table.ipynb #3575dcde
+# %% ../../nbs/runs/table.ipynb #796ab443
 def _begin_rows(table:dict, presets:dict, data:str) -> None:
     "Give each preset a row; one that was filled with other settings or data is emptied"
     for name, (s, published, source) in presets.items():
         settings = json.loads(json.dumps(asdict(s))) # as they come back from the file
-        row = dict(settings=settings, published=published, source=source, data=data, runs=[])
+        row = dict(settings=settings, published=published, source=source, data=data,
+                   runs=[])
         if {**table.get(name, {}), 'runs': []}!=row: table[name] = row
 
 def _missing(table:dict, presets:dict, seeds) -> list: # Pairs: preset, seed
@@ -58,7 +59,7 @@ def _write(path:Path, table:dict) -> None:
     part.write_text(json.dumps(table, indent=1)+'\n')
     os.replace(part, path)
 
-# %% ../../nbs/runs/table.ipynb #09970b19
+# %% ../../nbs/runs/table.ipynb #ebcfa177
 def fill_table(path:Path,        # JSON file; what it holds already is kept
                where:Path,       # The data, as for `load_share`
                presets=PRESETS,  # Name → settings, published error, source
@@ -67,7 +68,7 @@ def fill_table(path:Path,        # JSON file; what it holds already is kept
               ) -> dict:         # What the file holds, by preset
     "Train each preset with each seed that is missing, and write down the test errors"
     path, test = Path(path), load_test(where)
-    shares = {all_rows: load_share(where, all_rows=all_rows) for all_rows in (False, True)}
+    shares = {choice: load_share(where, all_rows=choice) for choice in (False, True)}
     table = json.loads(path.read_text()) if path.exists() else {}
     _begin_rows(table, presets, shares[False].data)
     todo = _missing(table, presets, seeds)
