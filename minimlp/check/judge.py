@@ -71,7 +71,7 @@ class Scene:
         "How many digits count"
         return 1e-8 if self.eps<1e-12 else 40*self.eps
 
-# %% ../../nbs/check/judge.ipynb #33a47dd1
+# %% ../../nbs/check/judge.ipynb #488be754
 def tolerance(want:Tensor, scene:Scene, name:str) -> Tensor:
     "How far off an entry may be before anybody is asked"
     tight = scene.rtol*local(want)
@@ -86,7 +86,8 @@ def too_far(got, want, scene, name) -> Tensor:
     noise = scene.noise(name)
     if noise is None or noise.shape!=want.shape: return bad
     quiet = noise.max()<=1e-3*want.abs().nan_to_num(0., 0., 0.).max() + 1e-11*scene.up
-    return bad & ~(diff<=tol+100*local(noise)) if quiet else bad
+    floor = torch.maximum(100*local(noise), 10*noise.max()) + 1e-14*scene.up
+    return bad & ~(diff<=tol+floor) if quiet else bad
 
 # %% ../../nbs/check/judge.ipynb #25848629
 def between(g:float, s:Slope, slack:float) -> bool:

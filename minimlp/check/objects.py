@@ -86,10 +86,10 @@ def _cached(self, out) -> bool:
 ObjectCase._double, ObjectCase.probe, ObjectCase.build = _double, _probe, _build
 ObjectCase.outs, ObjectCase.cached = _outs, _cached
 
-# %% ../../nbs/check/objects.ipynb #0d9f8452
+# %% ../../nbs/check/objects.ipynb #999e342d
 def _pass(self, live, state, fill):
     "Forward: the object, its tensors, its inputs and its output"
-    obj, live = (self.build(live), live) if state is None else (state[0], {**state[1], **live})
+    obj, live = (self.build(live), live) if state is None else (state[0], {**live, **state[1]})
     for t in live.values():
         if is_float(t) and not hasattr(t, 'g'): t.g = torch.full_like(t, fill)
     args, kwargs = self.fill(live)

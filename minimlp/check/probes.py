@@ -111,10 +111,11 @@ def next_state(case, start, new):
     if start.answer.state is None: return None
     return start.answer.state[0], {k: t for k, t in start.answer.state[1].items() if k not in case.args}
 
-# %% ../../nbs/check/probes.ipynb #2755abfd
+# %% ../../nbs/check/probes.ipynb #6e743aee
 def kept(case, held, first, run) -> list:
     "A finding for each returned gradient that has changed with the second call"
-    moved = [k for k, g in held.items() if not torch.equal(g, first[k])]
+    same = lambda a, b: torch.equal(a.nan_to_num(), b.nan_to_num())
+    moved = [k for k, g in held.items() if not same(g, first[k])]
     why = 'what the first call returned has changed with the second: both are written into one buffer'
     run.found += [Found(k, first[k], held[k], bugs=[Guess('shared_buffer', why)]) for k in moved]
     return []
@@ -166,7 +167,7 @@ def used_twice(case, vals, tries, start:Run) -> str: # 'adds up', 'overwrites', 
     got = seeded(case, lambda: case.back(case.call(live, None, 0.), start.ups))[x]
     return 'adds up' if torch.allclose(got, want[x]+want[y], rtol=1e-8) else 'overwrites'
 
-# %% ../../nbs/check/probes.ipynb #d4359f05
+# %% ../../nbs/check/probes.ipynb #ddcc645c
 @dataclass
 class Exam:
     "Everything that was tried with one target"
@@ -185,7 +186,8 @@ def values(case, notes) -> dict:
         given = fewer_rows(case, given, small, 64)
         if given is not case.vals:
             notes.append(f'judged on 64 of {len(case.vals[case.args[0]]):,} rows')
-    return {k: double(t) for k, t in given.items()}
+    short = case.dtype if case.dtype!=torch.float64 else None # what its type can hold
+    return {k: double(clone(t).to(short) if short and is_float(t) else t) for k, t in given.items()}
 
 # %% ../../nbs/check/probes.ipynb #03296811
 def mixed_types(e) -> bool:

@@ -138,7 +138,7 @@ def _untouched(self, name) -> bool:
 
 Run.ask, Run.got, Run.untouched = _ask, _got, _untouched
 
-# %% ../../nbs/check/runs.ipynb #e68440d1
+# %% ../../nbs/check/runs.ipynb #a0de0cfb
 @property
 def _nudges(self) -> Nudges:
     "Nudges on the values of this run"
@@ -165,13 +165,17 @@ def _shake(self) -> dict:
     near = lambda k, g: isinstance(g, Tensor) and want.get(k) is not None and g.shape==want[k].shape
     return {k: g.double()-want[k] for k, g in got.items() if near(k, g)}
 
-Run.nudges, Run.noise, Run.shake = _nudges, _noise, _shake
+def _slope(self, name, i=None, way=None):
+    "What a nudge says; none are made before somebody asks"
+    return self.nudges.slope(name, i, way)
 
-# %% ../../nbs/check/runs.ipynb #a5c23926
+Run.nudges, Run.noise, Run.shake, Run.slope = _nudges, _noise, _shake, _slope
+
+# %% ../../nbs/check/runs.ipynb #d63aeb5d
 def _scene(self, **more) -> Scene:
     "What the judge may ask"
     up = max((u.abs().max().item() for u in self.ups if u.numel()), default=0.)
-    return Scene(self.nudges, self.gen, up, self.noise, self.case.eps, self.budget, **more)
+    return Scene(self, self.gen, up, self.noise, self.case.eps, self.budget, **more)
 
 def _verdict(self, name):
     "One tensor: a `Found`, or None if nothing is owed"
@@ -256,7 +260,7 @@ def _findings(self) -> list:
 
 Run.findings = _findings
 
-# %% ../../nbs/check/runs.ipynb #00888b8b
+# %% ../../nbs/check/runs.ipynb #60a6fe3d
 def prepare(case:Case, nograd=(), unjudged=(), oracle=None) -> Case:
     "Settle what a case is held against"
     case.nograd, case.unjudged, case.oracle = set(nograd), set(unjudged), oracle or case.outs
@@ -266,4 +270,15 @@ def prepare(case:Case, nograd=(), unjudged=(), oracle=None) -> Case:
         case.plain.outs = oracle
     return case
 
-Run.allowed = None
+@property
+def _allowed(self):
+    "The error that the oracle itself has in the type of the target, by name; None in float64"
+    if self.case.dtype in (None, torch.float64): return None
+    short = {k: t.to(self.case.dtype) if is_float(t) else t for k, t in self.vals.items()}
+    try: low = Trace(self.case, short, self.case.oracle).pull(self.ups)
+    except RuntimeError: return None # an operation that this type doesn't have
+    pairs = {k: (g, self.want[k]) for k, g in low.items() if g is not None and self.want[k] is not None}
+    return {k: (g.double()-w).abs() for k, (g, w) in pairs.items()}
+
+Run.allowed = _allowed
+Run.nudges_asked = property(lambda self: self._asks.asked if hasattr(self, '_asks') else 0)
