@@ -54,7 +54,7 @@ class Found:
         if self.want.numel(): top = self.want.abs().nan_to_num(0., 0., 0.).max().item()
         return worst/top if top else math.inf if worst and self.bad.any() else 0.
 
-# %% ../../nbs/check/judge.ipynb #40e0e7a8
+# %% ../../nbs/check/judge.ipynb #d52f7ec5
 @dataclass
 class Scene:
     "What is known of a run while its gradients are judged"
@@ -65,13 +65,14 @@ class Scene:
     eps: float = 0.         # how coarse the forward pass computes
     budget: int = 24        # so many entries may be nudged
     allowed: object = None  # error that the reference itself has, by name
+    size: float = 1.        # the largest entry of all tensors
 
     @property
     def rtol(self) -> float:
         "How many digits count"
         return 1e-8 if self.eps<1e-12 else 40*self.eps
 
-# %% ../../nbs/check/judge.ipynb #488be754
+# %% ../../nbs/check/judge.ipynb #288800bd
 def tolerance(want:Tensor, scene:Scene, name:str) -> Tensor:
     "How far off an entry may be before anybody is asked"
     tight = scene.rtol*local(want)
@@ -86,7 +87,7 @@ def too_far(got, want, scene, name) -> Tensor:
     noise = scene.noise(name)
     if noise is None or noise.shape!=want.shape: return bad
     quiet = noise.max()<=1e-3*want.abs().nan_to_num(0., 0., 0.).max() + 1e-11*scene.up
-    floor = torch.maximum(100*local(noise), 10*noise.max()) + 1e-14*scene.up
+    floor = torch.maximum(100*local(noise), 10*noise.max()) + 1e-12*scene.up*max(1., scene.size)
     return bad & ~(diff<=tol+floor) if quiet else bad
 
 # %% ../../nbs/check/judge.ipynb #25848629

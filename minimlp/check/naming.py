@@ -6,7 +6,7 @@
 __all__ = ['SIMPLE', 'cuts', 'plain', 'two_cuts', 'from_graph', 'whole_factor', 'clues', 'final', 'chosen', 'told', 'agreed',
            'guesses']
 
-# %% ../../nbs/check/naming.ipynb #1a25bf92
+# %% ../../nbs/check/naming.ipynb #bb38d99a
 import itertools
 
 import torch
@@ -16,7 +16,7 @@ from .graph import Graph, factor
 from .judge import Found
 from .questions import inside
 from .runs import Guess, Run
-from .suspects import (Clue, earlier, elsewhere, masks, mixed_up, moved, per_slice,
+from .suspects import (Clue, earlier, elsewhere, fits, masks, mixed_up, moved, per_slice,
                                     places, precision, shapes, unwritten, worst)
 from .swaps import swaps
 
@@ -90,15 +90,17 @@ def clues(f:Found, run:Run) -> list:
         if not any(c.rank<2 for c in found): found += from_graph(f, run)
     return found
 
-# %% ../../nbs/check/naming.ipynb #afd16ef9
+# %% ../../nbs/check/naming.ipynb #3817baa9
 def final(f:Found, run:Run) -> list:
     "Guesses that need no second opinion: nothing came, or something of another shape or type"
     if f.bugs: return f.bugs
     first = list(unwritten(f, run))
     if first: return first
     if f.got.shape!=f.want.shape:
-        return list(shapes(f.got, f.want))
-    t = precision(f) if not run.case.eps else ''
+        others = [(k, g) for k, g in run.everything() if k!='the output' and fits(f.got.double(), g)]
+        out = tuple(run.outs[0].shape) if run.outs else None
+        return [*shapes(f.got, f.want, out), *[Guess('wrong_tensor', f'it is the gradient of {k}') for k, _ in others]]
+    t = precision(f) if run.case.eps<1e-12 else ''
     return [Guess('low_precision', f'right to {f.rel_err:.0e} only: it is computed in {t}')] if t else []
 
 def chosen(wrong:list, most=4) -> list:

@@ -19,7 +19,7 @@ from .legit import strided
 from .protocols import Case, FunctionCase
 from .witnesses import Nudges, Trace, seeded
 
-# %% ../../nbs/check/runs.ipynb #afa86797
+# %% ../../nbs/check/runs.ipynb #b2387e14
 TARGETS = {'targ', 'target', 'targets', 'y', 't', 'label', 'labels', 'truth', 'gt', 'y_true',
            'ytrue', 'y_hat_true', 'expected', 'tgt', 'yb', 'gold'}
 NO_WEIGHTS = ('running_', 'moving_', 'mask', 'pos_weight', 'class_weight', 'num_batches')
@@ -34,7 +34,8 @@ def excuse(case:Case, name:str, outs:list) -> str: # '' if there is none
     if name in case.nograd: return 'named in nograd'
     if isinstance(t, Tensor) and any(asks) and not t.requires_grad: return 'it has requires_grad=False'
     scalar = len(outs)==1 and outs[0].numel()==1
-    if scalar and name in case.args[1:] and last(name) in TARGETS: return 'the target of a loss'
+    second = len(case.args)==2 and name=='inp1' # the second of two inputs that nobody has named
+    if scalar and name in case.args[1:] and (second or last(name) in TARGETS): return 'the target of a loss'
     if any(w in last(name) for w in NO_WEIGHTS): return 'statistics or a mask'
     return '' if torch.as_tensor(t).isfinite().all() else 'it has infinite entries'
 
@@ -171,11 +172,12 @@ def _slope(self, name, i=None, way=None):
 
 Run.nudges, Run.noise, Run.shake, Run.slope = _nudges, _noise, _shake, _slope
 
-# %% ../../nbs/check/runs.ipynb #d63aeb5d
+# %% ../../nbs/check/runs.ipynb #79743d3a
 def _scene(self, **more) -> Scene:
     "What the judge may ask"
     up = max((u.abs().max().item() for u in self.ups if u.numel()), default=0.)
-    return Scene(self, self.gen, up, self.noise, self.case.eps, self.budget, **more)
+    size = max((t.abs().max().item() for t in self.vals.values() if is_float(t) and t.numel()), default=1.)
+    return Scene(self, self.gen, up, self.noise, self.case.eps, self.budget, size=size, **more)
 
 def _verdict(self, name):
     "One tensor: a `Found`, or None if nothing is owed"

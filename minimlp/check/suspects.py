@@ -56,8 +56,8 @@ def unwritten(f, run): # Yields guesses
             yield Guess('overflow', f'{lost} of {got.numel()} entries are nan or inf ({run.label}): something overflows')
         else: yield Guess('partly_written', f'{lost} of {got.numel()} entries are nan or inf: not all of it was written, or something is divided by zero')
 
-# %% ../../nbs/check/suspects.ipynb #e613897e
-def shapes(got:Tensor, want:Tensor): # Yields guesses
+# %% ../../nbs/check/suspects.ipynb #867701cf
+def shapes(got:Tensor, want:Tensor, out=None): # Yields guesses; `out`: the shape of the output
     "What another shape means"
     g, w = tuple(got.shape), tuple(want.shape)
     said = f'its shape is {g} and should be {w}'
@@ -65,7 +65,7 @@ def shapes(got:Tensor, want:Tensor): # Yields guesses
         yield Guess('not_summed', f'{said}: the sum over {g[0]} rows is missing')
     elif got.ndim==2 and g==w[::-1]:
         yield Guess('transposed', f'{said}: transposed' + ('' if fits(got.t().double(), want) else ', and with other numbers'))
-    elif got.ndim==want.ndim and got.numel()>want.numel() and all(b in (1, a) for a, b in zip(g, w)):
+    elif g==out and got.ndim==want.ndim and all(b in (1, a) for a, b in zip(g, w)):
         yield Guess('not_summed', f'{said}: the sum over an axis along which it was broadcast is missing')
     elif got.ndim<want.ndim: yield Guess('squeezed', f'{said}: an axis was squeezed or summed away')
     elif got.numel()==want.numel(): yield Guess('extra_axis', f'{said}: an axis of length one is too many (keepdim?)')
@@ -121,13 +121,14 @@ def slice_word(ndim:int, axis:int) -> str:
     if ndim==1: return 'entrie'
     return {0: 'row', ndim-1: 'column'}.get(axis, f'slice_along_axis_{axis}_')
 
-# %% ../../nbs/check/suspects.ipynb #4c8ce925
+# %% ../../nbs/check/suspects.ipynb #359cdafe
 def moved(got:Tensor, want:Tensor): # Yields clues
     "The right numbers in other places"
     for axes in ((0,), (-1,)) if want.ndim else ():
         if fits(got, want.flip(axes)): yield Clue('flipped', f'it is right, but reversed along axis {axes[0]}', 4)
         for by in (1, -1):
             if fits(got, want.roll(by, axes)): yield Clue('shifted', f'it is right, but shifted by {by} along axis {axes[0]}', 4)
+    if fits(got, want): return
     if want.ndim==2 and want.shape[0]==want.shape[1] and fits(got, want.t()):
         yield Clue('transposed', 'it is the transpose of what it should be', 2)
     elif want.ndim>1 and fits(got, want.transpose(-1, -2).reshape(want.shape)):
