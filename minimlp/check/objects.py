@@ -170,9 +170,13 @@ def is_closed(outs) -> bool:
         nodes += [n for n, _ in node.next_functions if n is not None and n not in seen]
     return False
 
-# %% ../../nbs/check/objects.ipynb #20a6fce7
+# %% ../../nbs/check/objects.ipynb #b7f9dfb5
 class ModuleCase(ObjectCase):
     "A `torch.nn.Module` whose gradients are autograd's, through Functions of its own"
+    def own(self, path, leaf):
+        "Put a parameter down; buffers and frozen weights ask for no gradient"
+        if leaf.requires_grad: super().own(path, leaf)
+
     def outs(self, vals) -> list:
         "The float outputs; those that autograd can't see through are cut off"
         with Open(): outs = super().outs(vals)

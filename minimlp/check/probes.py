@@ -206,14 +206,15 @@ def fit_types(case, vals):
     case.promote = True
     if mixed_types(runs_in(case, vals)): case.promote = False
 
-# %% ../../nbs/check/probes.ipynb #c83908c2
+# %% ../../nbs/check/probes.ipynb #50101bd3
 def first_run(case, vals, gen, notes) -> Run:
     "The given values; with `.g` of zero if it adds to them; in its own type if it can't do without"
-    base = Run(case, vals, gen, most=400)
+    few = sum(t.numel() for t in vals.values())<=600 # then all of it may be nudged
+    base = Run(case, vals, gen, most=400 if few else 12)
     if base.ok or base.answer is None and not mixed_types(base.error): return base
     if base.answer is None: return own_type(case, vals, gen, notes, base)
     if not isinstance(case, ObjectCase) or case.back_takes: return base
-    adds = Run(case, vals, gen, fill=0., most=400)
+    adds = Run(case, vals, gen, fill=0.)
     return adds if adds.ok else base
 
 def own_type(case, vals, gen, notes, base) -> Run:
@@ -222,12 +223,12 @@ def own_type(case, vals, gen, notes, base) -> Run:
     if floats!={torch.float32}: return base
     case.dtype = case.exact = torch.float32
     case.eps = torch.finfo(torch.float32).eps
-    own = Run(case, vals, gen, most=400)
+    own = Run(case, vals, gen)
     if own.answer is None: return base
     notes.append('judged in float32: the backward pass doesn’t run in float64')
     return own
 
-# %% ../../nbs/check/probes.ipynb #189509d8
+# %% ../../nbs/check/probes.ipynb #0ab07181
 def examine(case, gen, deep=True) -> Exam:
     "Base run, and all probes if it is right, or a few more sizes if it is wrong"
     exam = Exam(case, [])
@@ -242,7 +243,7 @@ def examine(case, gen, deep=True) -> Exam:
     if not deep: return exam
     if not base.ok:
         more = sizes(case, few, tries, gen, many=False)
-        exam.runs += [Run(case, new, gen, said, fill=base.fill, budget=6) for said, new in more][:8]
+        exam.runs += [Run(case, new, gen, said, fill=base.fill, budget=6, most=60) for said, new in more][:8]
         return exam
     return asked_more(exam, few, tries, gen)
 

@@ -73,7 +73,7 @@ def laid_out(up:Tensor) -> Tensor:
     if up.ndim and up.numel() and not any(up.stride()): return up.reshape(-1)[0].clone().expand(up.shape)
     return up.clone(memory_format=torch.preserve_format)
 
-# %% ../../nbs/check/runs.ipynb #07006068
+# %% ../../nbs/check/runs.ipynb #9b0bf89e
 @dataclass
 class Asked:
     "Slopes of some entries, each with its error; kinks are NaN"
@@ -89,7 +89,7 @@ def by_nudges(nudges:Nudges, name:str, gen, most=200) -> Asked:
     found = [nudges.slope(name, int(i)) for i in some]
     num = lambda f: torch.tensor([f(s) for s in found], dtype=torch.float64)
     asked = Asked(some, num(lambda s: math.nan if s.kink else s.value), num(lambda s: s.err))
-    if n>most: asked.ways = [directional(nudges, name, gen) for _ in range(4)]
+    if n>most: asked.ways = [directional(nudges, name, gen) for _ in range(2)]
     return asked
 
 def directional(nudges, name, gen) -> tuple:
@@ -99,11 +99,11 @@ def directional(nudges, name, gen) -> tuple:
     s = nudges.slope(name, way=way)
     return way, s.value, s.err
 
-# %% ../../nbs/check/runs.ipynb #6f74374c
+# %% ../../nbs/check/runs.ipynb #c9adc25d
 class Run:
     "One forward and backward pass on given values, judged"
     def __init__(self, case:Case, vals:dict, gen, label='as given', ups=None, trace=None,
-                 state=None, fill=math.nan, before=None, budget=24, most=24):
+                 state=None, fill=math.nan, before=None, budget=24, most=6):
         self.case, self.vals, self.gen, self.label, self.fill = case, vals, gen, label, fill
         self.before, self.budget, self.most = before, budget, most
         self.trace = trace or Trace(case, vals, case.oracle)
