@@ -51,8 +51,8 @@ def read_header(self:IdxFile) -> tuple: # The shape, a length per axis
     axes = head[3]
     lengths = self.read(4*axes)
     if len(lengths)<4*axes:
-        raise ValueError(f"{self.path}: expected an IDX file with {axes} axes, four bytes "
-                         f"for the length of each; it ends after {len(lengths)}")
+        raise ValueError(f"{self.path}: expected an IDX file with {axes} axes, "
+                         f"four bytes for the length of each; it ends after {len(lengths)}")
     return struct.unpack(f'>{axes}I', lengths)
 
 # %% ../nbs/idx.ipynb #1d000013

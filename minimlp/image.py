@@ -23,7 +23,8 @@ def open_picture(path:Path   # A picture file
         with Image.open(path) as img:
             img = img.convert('RGBA')
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as e:
-        raise ValueError(f"{path}: expected a picture, such as a .png or .jpg; {e}") from e
+        raise ValueError(f"{path}: expected a picture, "
+                         f"such as a .png or .jpg; {e}") from e
     paper = Image.new('RGBA', img.size, 'white')
     return np.asarray(Image.alpha_composite(paper, img).convert('L'))/255
 

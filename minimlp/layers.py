@@ -15,7 +15,8 @@ from .forward import lin, mse, relu
 class Relu:
     "`relu` that remembers its input `inp` and its output `out`, of any shape"
     def __call__(self, inp:Tensor) -> Tensor:
-        self.inp, self.out = inp, relu(inp)
+        self.inp = inp
+        self.out = relu(inp)
         return self.out
 
     def backward(self) -> None:
@@ -31,7 +32,8 @@ class Lin:
         self.w, self.b = w, b
 
     def __call__(self, inp:Tensor) -> Tensor:
-        self.inp, self.out = inp, lin(inp, self.w, self.b)
+        self.inp = inp
+        self.out = lin(inp, self.w, self.b)
         return self.out
 
     def backward(self) -> None:
@@ -42,7 +44,8 @@ class Lin:
 class Mse:
     "`mse` that remembers predictions `inp`, `(n, 1)`, and targets `targ`, `(n,)`"
     def __call__(self, inp:Tensor, targ:Tensor) -> Tensor:
-        self.inp, self.targ, self.out = inp, targ, mse(inp, targ)
+        self.inp, self.targ = inp, targ
+        self.out = mse(inp, targ)
         return self.out
 
     def backward(self) -> None:
@@ -78,7 +81,7 @@ class Model:
         layers = []
         for w, b in zip(params[::2], params[1::2]):
             layers += [self.Lin(w, b), self.Relu()]
-        self.layers = layers[:-1]
+        self.layers = layers[:-1] # no ReLU after the last
         self.loss = self.Mse() if loss is None else loss
 
     def predict(self, x:Tensor) -> Tensor:

@@ -265,13 +265,12 @@ def test_pickle_by_python_2():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize('dtype', [np.float32, np.float64])
-def test_pickle_of_full_mnist(tmp_path, dtype):
-    "No file that makes sense is too large, in whichever type it has its pixels"
+def test_pickle_of_full_mnist(tmp_path):
+    "Pixels as float64 make the largest file that makes sense, and it isn't refused"
     want = load_mnist()
     path = tmp_path/'mnist.pkl.gz'
     with gzip.open(path, 'wb', compresslevel=1) as f:
-        pickle.dump([(x.numpy().astype(dtype), y.numpy()) for x, y in want], f)
+        pickle.dump([(x.numpy().astype(np.float64), y.numpy()) for x, y in want], f)
     share = load_share(path, 1, 4)
     assert share.data==fingerprint(*want[0]) and share.n==50_000
     assert torch.equal(share.train[0], want[0][0][1::4]) and torch.equal(share.valid[1], want[1][1][1::4])

@@ -4,8 +4,8 @@ import json, os, signal, socket, subprocess, sys, time
 import pytest, torch
 from safetensors.torch import load_file
 
-from minimlp.parallel import launch
-from minimlp.runs.run import load_run
+from minimlp.ranks import launch
+from minimlp.runs.checkpoint import load_run
 
 TRAIN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample', '--sizes', '784,20,10', '--bs', '150', '--kernel', 'mm'] # of 5,000 rows 50 are left over; one kernel, so that bits can be compared
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
@@ -20,7 +20,8 @@ from torch import nn
 from minimlp import autograd, layers, module
 from minimlp.data import load_mnist
 from minimlp.fast import FastModel
-from minimlp.parallel import Parallel, join
+from minimlp.parallel import Parallel
+from minimlp.ranks import join
 from minimlp.softmax import CrossEntropy
 from minimlp.train import SGD, Adam, cosine, dead_units, evaluate, fit, kaiming
 
@@ -196,14 +197,15 @@ def test_silent_rank(tmp_path):
     program = f'''
 import os, signal, time
 from pathlib import Path
-from minimlp.data import SAMPLE
-from minimlp.parallel import join, load_share, run_share
-from minimlp.runs.run import Settings
+from minimlp.data import SAMPLE, load_share
+from minimlp.ranks import join
+from minimlp.runs.run import run
+from minimlp.runs.settings import Settings
 with join(timeout=2) as ranks:
     Path({str(tmp_path)!r}, f'{{ranks.rank}}').write_text(str(os.getpid()))
     if ranks.rank==1: time.sleep(4)
     t0 = time.time()
-    try: run_share(Settings(sizes=(784, 20, 10)), load_share(SAMPLE, ranks.rank, ranks.world), ranks)
+    try: run(Settings(sizes=(784, 20, 10)), load_share(SAMPLE, ranks.rank, ranks.world), ranks)
     except ConnectionError as e: print(time.time()-t0<5, e)
 os._exit(0)
 '''
@@ -216,7 +218,7 @@ def test_ctrl_c(tmp_path):
     wait_for(tmp_path, 2, ps)
     for p in ps: p.send_signal(signal.SIGINT) # as a terminal does
     (_, err, code), (_, err1, _) = ends(ps, 20)
-    assert code==130 and 'stopped. The same command goes on' in err and 'Traceback' not in err + err1, (code, err, err1)
+    assert code==130 and 'stopped after epoch' in err and 'The same command goes on' in err and 'Traceback' not in err + err1, (code, err, err1)
 
 
 def finish(cmd, **kw):
@@ -229,7 +231,7 @@ def finish(cmd, **kw):
 def undisturbed(tmp_path_factory):
     "Twenty epochs on two ranks, in both ways of saying it"
     out = tmp_path_factory.mktemp('undisturbed')
-    said = finish([*TORCHRUN, '-m', 'minimlp.parallel', *TRAIN[1:], '--epochs', '20', '--out', str(out)])
+    said = finish([*TORCHRUN, '-m', 'minimlp.cli.train', *TRAIN[1:], '--epochs', '20', '--out', str(out)])
     return out, said
 
 
@@ -274,10 +276,11 @@ def test_refused():
     said = launch(3, '''
 import json, tempfile
 from pathlib import Path
-import minimlp.parallel as parallel
-from minimlp.data import SAMPLE, read_idx, write_idx
-from minimlp.parallel import join, load_share, run_share
-from minimlp.runs.run import Settings
+import minimlp.runs.run as runs
+from minimlp.data import SAMPLE, load_share
+from minimlp.idx import read_idx, write_idx
+from minimlp.ranks import join
+from minimlp.runs.settings import Settings
 with join() as ranks, tempfile.TemporaryDirectory() as d:
     other, said, last, name = Path(d), [], ranks.rank==2, 'train-labels-idx1-ubyte.gz'
     for f in SAMPLE.glob('*.gz'):
@@ -286,12 +289,12 @@ with join() as ranks, tempfile.TemporaryDirectory() as d:
     labels[4321] = (labels[4321]+1)%10 # a row that isn't rank 2's own
     write_idx(other/name, labels)
     def attempt(s=Settings(sizes=(784, 20, 10)), src=SAMPLE):
-        try: run_share(s, load_share(src, ranks.rank, ranks.world), ranks)
+        try: runs.run(s, load_share(src, ranks.rank, ranks.world), ranks)
         except ValueError as e: said.append(str(e))
     attempt(Settings(sizes=(784, 30, 10) if last else (784, 20, 10)))
     attempt(Settings(lr=.3 if last else .1, seed=1 if ranks.rank==1 else 42))
     attempt(src=other if last else SAMPLE)
-    if last: parallel.__version__ = '9.9.9'
+    if last: runs.__version__ = '9.9.9'
     attempt()
     print(json.dumps(said))
 ''')
@@ -326,7 +329,7 @@ def test_some_do_not_come():
     said = launch(1, '''
 import os
 os.environ['WORLD_SIZE'] = '2'
-from minimlp.parallel import join
+from minimlp.ranks import join
 try:
     with join(timeout=2): pass
 except ConnectionError as e: print(e)

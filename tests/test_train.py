@@ -9,15 +9,19 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from minimlp.data import load_mnist
+from minimlp.cli.train import settings_of
+from minimlp.data import SAMPLE, load_share, load_test
 from minimlp.fast import FastModel
 from minimlp.module import Model
-from minimlp.runs.run import PRESETS, errors, load_run, run
+from minimlp.runs.checkpoint import load_run
+from minimlp.runs.run import run
+from minimlp.runs.settings import PRESETS
+from minimlp.runs.table import errors
 from minimlp.softmax import CrossEntropy
 from minimlp.train import Adam, _own, batches, kaiming, train_step
 
 RUN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample']
-LONG = ['--sizes', '784,200,10', '--epochs', '60', '--opt', 'adam', '--lr', '0.001', '--kernel', 'mm'] # one kernel: the same bits from run to run
+LONG = ['--sizes', '784,200,10', '--epochs', '30', '--opt', 'adam', '--lr', '0.001', '--kernel', 'mm'] # one kernel: the same bits from run to run
 
 
 def start(out, *args, **kw): return subprocess.Popen([*RUN, *args, '--out', str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kw)
@@ -30,9 +34,9 @@ def finish(p):
 
 @pytest.mark.parametrize('preset', PRESETS)
 def test_preset_on_the_sample(preset):
-    train, valid, test = load_mnist(sample=True)
-    model, history = run(replace(PRESETS[preset][0], epochs=3), train, valid, kind=FastModel)
-    assert errors(model, test)[0] < 20 and history[0]['loss'] > history[-1]['loss']
+    s = replace(PRESETS[preset][0], epochs=3)
+    model, history = run(s, load_share(SAMPLE, all_rows=s.all_rows), kind=FastModel)
+    assert errors(model, load_test(SAMPLE))[0] < 20 and history[0]['loss'] > history[-1]['loss']
 
 
 @pytest.fixture(scope='module')
@@ -54,20 +58,19 @@ def test_stopped_and_taken_up_again(sig, undisturbed, tmp_path):
     p.send_signal(sig)
     code, _, err = finish(p)
     done = epochs()
-    assert 3<=done<60, 'it was to be stopped in the middle'
-    if sig==signal.SIGINT: assert code==130 and f'stopped after epoch {done} of 60' in err and str(path) in err and 'Traceback' not in err, err
+    assert 3<=done<30, 'it was to be stopped in the middle'
+    if sig==signal.SIGINT: assert code==130 and f'stopped after epoch {done} of 30' in err and str(path) in err and 'Traceback' not in err, err
     code, said, err = finish(start(tmp_path, *LONG))
     assert (code, err)==(0, '')
     again = load_file(path)
     assert set(again)==set(undisturbed) and all((again[k]==undisturbed[k]).all() for k in again)
-    assert [h['epoch'] for h in json.loads((tmp_path/'history.json').read_text())]==list(range(1, 61))
+    assert [h['epoch'] for h in json.loads((tmp_path/'history.json').read_text())]==list(range(1, 31))
 
 
 def test_goes_on_with_the_kernels_it_had_picked(tmp_path):
     "What a run has picked is stored with its weights, and taken up again, even where a new trial would pick otherwise"
-    train, valid, _ = load_mnist(sample=True)
     s, path = replace(PRESETS['quick'][0], epochs=1), tmp_path/'weights.safetensors'
-    model, _ = run(s, train, valid, tmp_path, kind=FastModel)
+    model, _ = run(s, load_share(SAMPLE), out=tmp_path, kind=FastModel)
     picked = load_run(path)[2]['picked']
     assert picked and picked==model.picked and set(picked.values()) <= set(model.tried)
     other = {k: next(n for n in model.tried if n!=v) for k, v in picked.items()}
@@ -85,6 +88,16 @@ def test_plain_and_fast_learn_the_same(tmp_path):
     assert set(a)==set(b) and all((a[k]-b[k]).abs().max() < 1e-5*a[k].abs().max() for k in a)
     code, _, err = finish(start(tmp_path/'new', '--plain', '--kernel', 'mm'))
     assert code==2 and '--plain asks for Model' in err
+
+
+def test_zero_is_an_answer(tmp_path):
+    "`--momentum 0 --seed 0 --wd 0` are what was asked for, not what wasn't given; `--bs 0` and `--epochs 0` are refused"
+    code, said, err = finish(start(tmp_path, *'--preset quick --epochs 1 --momentum 0 --seed 0 --wd 0'.split()))
+    s = load_run(tmp_path/'weights.safetensors')[2]['settings']
+    assert (code, err, s.momentum, s.seed, s.wd)==(0, '', 0, 0, 0) and 'SGD with momentum 0, ' in said and 'weight decay' not in said
+    for name in ('bs', 'epochs'):
+        with pytest.raises(ValueError, match=f'{name} 0: expected 1 or more'): settings_of('quick', {name: 0})
+    assert settings_of('quick', dict(lr=None, all_rows=False))==PRESETS['quick'][0]
 
 
 def test_weights_are_plain_safetensors(tmp_path):
@@ -124,7 +137,7 @@ def test_bar_in_a_terminal(tmp_path):
 def test_bar_in_jupyter(tmp_path, monkeypatch):
     monkeypatch.delenv('CI')
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(
-        "from minimlp.data import load_mnist\nfrom minimlp.runs.run import Settings, run\nrun(Settings(epochs=2), *load_mnist(sample=True)[:2]);")])
+        "from minimlp.data import SAMPLE, load_share\nfrom minimlp.runs.run import run\nfrom minimlp.runs.settings import Settings\nrun(Settings(epochs=2), load_share(SAMPLE));")])
     NotebookClient(nb, timeout=120, resources={'metadata': {'path': str(tmp_path)}}).execute()
     kinds = [k for o in nb.cells[0].outputs for k in o.get('data', {})]
     assert 'application/vnd.jupyter.widget-view+json' in kinds, nb.cells[0].outputs

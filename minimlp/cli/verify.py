@@ -111,7 +111,7 @@ def _tensors(data:str, n:int, nh:int, seed:int, device:str) -> tuple:
 
 # %% ../../nbs/cli/verify.ipynb #ded905bf
 @call_parse
-def minimlp_verify(data:str=None,    # Folder, .pkl.gz, sample, download; else what is here
+def minimlp_verify(data:str=None,    # Folder, .pkl.gz, sample or download; or else any
                    n:int=None,       # Training rows to use; else all of them
                    nh:int=50,        # Hidden units
                    seed:int=42,      # Seed of the weights
