@@ -183,8 +183,8 @@ def test_killed_in_mid_epoch(victim, tmp_path):
     wait_for(tmp_path, 2, ps)
     ps[victim].kill()
     t0 = time.time()
-    ended = ends(ps, 20)
-    assert time.time()-t0 < 10
+    ended = ends(ps, 40)
+    assert time.time()-t0 < 30, 'they heard of it at once, not when the time limit of 60 seconds was over'
     for r, (out, err, code) in enumerate(ended):
         if r==victim: assert code==-signal.SIGKILL
         else: assert code==2 and f'rank {r} of {len(ps)}: another rank has stopped' in err and 'goes on from there' in err and 'Traceback' not in err, (code, err)
