@@ -163,7 +163,7 @@ class _ConstantFactor(_Lin):
     def spoil(self, out, inp): self.w.g = .95*self.w.g
 
 # %% ../nbs/09_bugs.ipynb #dd696e98
-@bug('never_written', 'memory', 'forget one of the gradients', 'a test on used tensors is green', 'the biases never move', 'it is as it was before the backward pass')
+@bug('never_written', 'memory', 'forget one of the gradients', 'a test on used tensors is green', 'the update stops with an error, or old gradients are used again', 'it is as it was before the backward pass')
 class _NeverWritten(Lin):
     def bwd(self, out, inp): inp.g = out.g @ self.w.t(); self.w.g = inp.t() @ out.g
 
@@ -176,7 +176,7 @@ class _Stale(_Lin):
     def spoil(self, out, inp): self.w.g = self.first = getattr(self, 'first', self.w.g)
 
 # %% ../nbs/09_bugs.ipynb #17378155
-@bug('behind', 'memory', 'remember the input after it was needed', '`self.inp = inp` stands one line too low', 'it learns, worse, and the more so the smaller the batch',
+@bug('behind', 'memory', 'remember the input after it was needed', '`self.inp = inp` stands one line too low', 'it hardly learns: inputs and gradients belong to different batches',
      'the second call uses the input of the first')
 class _Behind(_Lin):
     def spoil(self, out, inp):
@@ -208,7 +208,7 @@ class _MaskMissing(Relu):
 class _MaskInverted(Relu):
     def bwd(self, out, inp): inp.g = (inp<0)*out.g
 
-@bug('mask_upstream', 'activation', 'mask by the gradient: `out.g > 0`', 'both are called `out` or `grad` in the same line', 'it learns, in one direction only', 'it passes where the upstream gradient is positive')
+@bug('mask_upstream', 'activation', 'mask by the gradient: `out.g > 0`', 'both are called `out` or `grad` in the same line', 'it learns nothing: hidden units get pushed in one direction only', 'it passes where the upstream gradient is positive')
 class _MaskUpstream(Relu):
     def bwd(self, out, inp): inp.g = (out.g>0)*out.g
 
@@ -272,7 +272,7 @@ def _with(cls) -> tuple: # A model class in which `cls` has its place, the sizes
     loss = {} if one else dict(Mse=MseWide if wide else CrossEntropy)
     model = cls if issubclass(cls, Model) else type(cls.__name__, (Model,), {**loss, place: cls})
     sizes = (784, 50, 50, 1) if hasattr(cls, 'tied') else (784, 50, 1 if one else 10)
-    return model, sizes, .005 if one else 1. if wide else .1, wide, one
+    return model, sizes, .01 if one else 1. if wide else .1, wide, one
 
 def _build(cls, seed):
     model, sizes, lr, wide, one = _with(cls)

@@ -121,7 +121,7 @@ def _check_exists(where:Path) -> None:
 
 # %% ../nbs/00_data.ipynb #5db0aef4
 def _locate(download:bool) -> Path:
-    "Full MNIST, or the sample if it can't be fetched; `FileNotFoundError` if it mustn't be"
+    "Full MNIST, or the sample if offline; `FileNotFoundError` if a download isn't allowed"
     here = find()
     if here:
         return here
@@ -177,7 +177,7 @@ def make_sample(src:Path,   # Folder with the four files of full MNIST
 def fingerprint(x:Tensor, # Images, float32
                 y:Tensor  # Labels, int64
                ) -> str:  # Number of rows, and a checksum of what they hold
-    "What tells two sets of rows apart"
+    "A short text that differs if two sets of rows differ"
     return _told(len(x), zlib.crc32(y.numpy(), zlib.crc32(x.numpy())))
 
 # %% ../nbs/00_data.ipynb #da7a0005
