@@ -131,7 +131,7 @@ def train_step(self:Parallel, opt, # An `Optimizer` of the model's parameters
 
 # %% ../nbs/12_scale.ipynb #4734a9d3
 def check_loss(loss:float, opt, x:Tensor) -> None:
-    "`FloatingPointError` that says the likely cause, unless the loss is finite"
+    "`FloatingPointError` that says the likely cause, unless the loss is a number"
     if math.isfinite(loss): return
     why = "this rank's rows hold values that aren't finite: look at the data"
     if x.isfinite().all():
