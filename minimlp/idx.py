@@ -51,8 +51,8 @@ def read_header(self:IdxFile) -> tuple: # The shape, a length per axis
     axes = head[3]
     lengths = self.read(4*axes)
     if len(lengths)<4*axes:
-        raise ValueError(f"{self.path}: expected an IDX file with {axes} axes, "
-                         f"four bytes for the length of each; it ends after {len(lengths)}")
+        raise ValueError(f"{self.path}: expected an IDX file with {axes} axes, four "
+                         f"bytes for the length of each; it ends after {len(lengths)}")
     return struct.unpack(f'>{axes}I', lengths)
 
 # %% ../nbs/idx.ipynb #1d000013
@@ -157,6 +157,7 @@ ADMITTED = {('numpy', 'ndarray'): np.ndarray,
 class ArraysOnly(pickle.Unpickler):
     "Unpickles NumPy arrays; any other name is an error before it is looked up"
     def find_class(self, module, name):
+        "What a name stands for; `UnpicklingError` unless it is admitted"
         known = module.replace('numpy._core', 'numpy.core'), name
         if known not in ADMITTED:
             raise pickle.UnpicklingError(
@@ -207,7 +208,9 @@ def check_pairs(pairs:list) -> None:
     "`ValueError` unless these are three pairs of arrays that fit into the limit together"
     if len(pairs)!=3:
         raise ValueError(f"got {len(pairs)}")
-    size = sum(array.nbytes for pair in pairs for array in pair)
+    size = 0
+    for pair in pairs:
+        size += sum(array.nbytes for array in pair)
     if size>MOST:
         raise ValueError(f"its arrays take {size:,} bytes, "
                          f"and at most {MOST:,} are allowed")

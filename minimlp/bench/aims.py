@@ -30,7 +30,8 @@ for peer, least in (('nn.Module', 1.6), ('torch.compile', 1.6), ('JAX', 1.)):
 FLOORS = [(work, 'FastModel (mm)', 'bare products (MKL)', 1.1)
           for work in ('pass + inp.g', 'pass', 'pass CE')]
 for nh, most in ((50, 1.6), (800, 1.15)):
-    FLOORS += [(f'epoch {nh}/{bs}', 'FastModel', 'bare products', most) for bs in SIZES[1:]]
+    for bs in SIZES[1:]:
+        FLOORS.append((f'epoch {nh}/{bs}', 'FastModel', 'bare products', most))
 
 # %% ../../nbs/bench/aims.ipynb #af5339c6
 def _bold(r:float, enough:bool) -> str:
@@ -43,16 +44,19 @@ def aims(res:dict # As from `bench`
     lines = ['| work | against | aim | reached | possible |', '|---|---|---|---|---|']
     for work, peer, least in AIMS:
         r, possible = ratio(res, work, peer), ratio(res, work, peer, 'bare products')
+        reached = _bold(r, r>=least)
         if not math.isnan(r):
-            lines.append(f'| {work} | {peer} | {least:g} | {_bold(r, r>=least)} | {possible:.2f} |')
+            lines.append(f'| {work} | {peer} | {least:g} | {reached} | {possible:.2f} |')
     return '\n'.join(lines)
 
+# %% ../../nbs/bench/aims.ipynb #1fee2266
 def floors(res:dict # As from `bench`
           ) -> str: # A Markdown table
     "How many times as long as the bare products a step may take, and takes"
     lines = ['| work | model | over | at most | reached |', '|---|---|---|---|---|']
     for work, model, over, most in FLOORS:
         r = ratio(res, work, model, over)
+        reached = _bold(r, r<=most)
         if not math.isnan(r):
-            lines.append(f'| {work} | {model} | {over} | {most:g} | {_bold(r, r<=most)} |')
+            lines.append(f'| {work} | {model} | {over} | {most:g} | {reached} |')
     return '\n'.join(lines)

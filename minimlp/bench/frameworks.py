@@ -19,7 +19,8 @@ def _net(task:Task) -> nn.Module:
     w1, b1, w2, b2 = task.params
     net = nn.Sequential(nn.Linear(*w1.shape), nn.ReLU(), nn.Linear(*w2.shape))
     with torch.no_grad():
-        for p, value in zip(net.parameters(), (w1.t(), b1, w2.t(), b2)): p.copy_(value)
+        for p, value in zip(net.parameters(), (w1.t(), b1, w2.t(), b2)):
+            p.copy_(value)
     return net
 
 def _torch_loss(task:Task, net:nn.Module):
@@ -73,7 +74,8 @@ def nn_module(task:Task, compiled:bool=False) -> Runner:
 # %% ../../nbs/bench/frameworks.ipynb #afce8831
 def nn_loader(task:Task) -> Runner:
     "PyTorch's own layers, fed by a `DataLoader`"
-    if not task.bs: raise Skip('as nn.Module')
+    if not task.bs:
+        raise Skip('as nn.Module')
     net = _net(task)
     data = TensorDataset(task.x, task.y)
     batches = lambda: DataLoader(data, task.bs, shuffle=True)
@@ -179,7 +181,8 @@ def _tiny_pass(device, task:Task, x, y, params:list) -> Runner:
     jit, last = TinyJit(compute), []
     def run():
         last[:] = jit(x, y)
-        for t in last: device[t.device].synchronize()
+        for t in last:
+            device[t.device].synchronize()
     return Runner(run, lambda: [torch.tensor(t.numpy()) for t in last])
 
 # %% ../../nbs/bench/frameworks.ipynb #e4195edc

@@ -28,10 +28,12 @@ def _gradients(x, params, task:Task) -> list:
 def functions(task:Task) -> Runner:
     "The functions of chapter 2"
     only_whole_pass(task)
-    x, params = task.x[:], task.copies() # the same memory as `task.x`; this `.g` is nobody else's
+    params = task.copies()
+    x = task.x[:] # the same memory as `task.x`, with a `.g` of its own
     run = lambda: forward_and_backward(x, task.y, *params)
     return Runner(run, lambda: _gradients(x, params, task))
 
+# %% ../../nbs/bench/ours.ipynb #0e96d5c6
 def _build(task:Task, kind, **kw) -> tuple:
     "A model of this library, its parameters, and an optimizer"
     params, loss = task.copies(), CrossEntropy() if task.loss=='ce' else None
@@ -49,13 +51,15 @@ def _model(task:Task, kind) -> Runner:
         for rows in batches(len(x), task.bs, torch.default_generator):
             train_step(model, opt, x, task.y, rows)
     if task.bs: return Runner(epoch, lambda: params)
-    if not task.inp_grad: raise Skip('always computes the gradient of the input')
+    if not task.inp_grad:
+        raise Skip('always computes the gradient of the input')
     return Runner(one_pass, lambda: _gradients(x, params, task))
 
 # %% ../../nbs/bench/ours.ipynb #769ec31c
 def layers_(task:Task) -> Runner:
     "The model of chapter 3"
-    if task.bs: raise Skip('as module')
+    if task.bs:
+        raise Skip('as module')
     return _model(task, layers.Model)
 
 def module_(task:Task) -> Runner:
@@ -83,6 +87,7 @@ def fast_mm(task:Task) -> Runner:
 class _Outer(layers.Lin):
     "A linear layer whose weight gradient is a sum of outer products"
     def backward(self):
+        "Leave the gradients of the input, the weights and the bias"
         self.inp.g = self.out.g @ self.w.t()
         self.w.g = (self.inp.unsqueeze(-1) * self.out.g.unsqueeze(1)).sum(0)
         self.b.g = self.out.g.sum(0)
@@ -147,7 +152,8 @@ def _sizes(n:int, bs:int) -> list:
 def bare(task:Task, names:list=None) -> Runner:
     "The products of a task alone, by the fastest kernels"
     n = len(task.x)
-    if n<64: raise Skip('computes no gradients')
+    if n<64:
+        raise Skip('computes no gradients')
     sizes, names = _sizes(n, task.bs or min(BLOCK, n)), names or kernels(task.x)
     plan = {}
     for size in set(sizes):
@@ -155,9 +161,11 @@ def bare(task:Task, names:list=None) -> Runner:
     def run():
         with torch.inference_mode():
             for size in sizes:
-                for product in plan[size]: product()
+                for product in plan[size]:
+                    product()
     return Runner(run)
 
+# %% ../../nbs/bench/ours.ipynb #b7b5b53c
 def bare_mm(task:Task) -> Runner:
     "The products by the library behind `@` alone"
     return bare(task, ['mm', 'mm-columns'])

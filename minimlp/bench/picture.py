@@ -19,15 +19,19 @@ BLUE, GREY, RED = '#7aa6d0', '#bbb', '#c33'
 
 def _drawn(res:dict, works:list) -> list:
     "The peers that have a bar in one of these panels"
-    ran = {name for work in works for name in res['works'][work]}
-    return [name for name in PEERS if name in ran - {'FastModel', 'micrograd', 'walk-through'}]
+    ran = set().union(*(res['works'][work] for work in works))
+    ran -= {'FastModel', 'micrograd', 'walk-through'}
+    return [name for name in PEERS if name in ran]
 
+# %% ../../nbs/bench/picture.ipynb #dcc90f2d
 def _panel(ax, res:dict, work:str, names:list) -> None:
     "One bar for each peer that did this work"
     here = [name for name in names if name in res['works'][work]]
     ratios = [ratio(res, work, name) for name in here]
-    drawn = ax.barh(here, ratios, color=[GREY if 'bare' in name else BLUE for name in here])
-    ax.bar_label(drawn, [f' {r:.2g}' if r<10 else f' {r:.0f}' for r in ratios], fontsize=8)
+    colors = [GREY if 'bare' in name else BLUE for name in here]
+    labels = [f' {r:.2g}' if r<10 else f' {r:.0f}' for r in ratios]
+    drawn = ax.barh(here, ratios, color=colors)
+    ax.bar_label(drawn, labels, fontsize=8)
     ax.axvline(1, color=RED, linewidth=1)
     ax.invert_yaxis()
     ax.set_xscale('log')
@@ -41,14 +45,16 @@ def _panels(fig, res:dict, works:list, names:list, columns:int) -> None:
     "A panel for each kind of work, so many side by side"
     rows = math.ceil(len(works)/columns)
     axes = fig.subplots(rows, columns, sharex=True, squeeze=False).ravel()
-    for ax in axes[len(works):]: ax.axis('off')
-    for ax, work in zip(axes, works): _panel(ax, res, work, names)
+    for ax in axes[len(works):]:
+        ax.axis('off')
+    for ax, work in zip(axes, works):
+        _panel(ax, res, work, names)
     fig.supxlabel('times as long as FastModel, logarithmic', fontsize=9)
 
 def bars(res:dict,   # As from `bench`
          works:list, # Names of one to three kinds of work
         ) -> _Picture:
-    "How many times as long as FastModel each peer takes, for a few kinds of work side by side"
+    "How many times as long as FastModel each peer takes, one panel for each work"
     names = _drawn(res, works)
     fig = _Picture(figsize=(9, .8 + .22*len(names)), layout='constrained')
     _panels(fig, res, works, names, len(works))
@@ -88,5 +94,6 @@ def figure(res:dict # As from `bench`
         return fig
     top, bottom = fig.subfigures(2, 1, height_ratios=[high, 2.8])
     _panels(top, res, works, names, columns)
-    for ax, (kind, sizes) in zip(bottom.subplots(1, 2), growth.items()): _curves(ax, kind, sizes)
+    for ax, kind in zip(bottom.subplots(1, 2), growth):
+        _curves(ax, kind, growth[kind])
     return fig

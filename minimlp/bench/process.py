@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from .frameworks import jax_, nn_compiled, nn_loader, nn_module, tinygrad_
-from .ours import bare, bare_mm, fast, fast_mm, functions, layers_, module_, walk_through
+from .ours import bare, bare_mm, fast, fast_mm
+from .ours import functions, layers_, module_, walk_through
 from .small import hips, micrograd_, numpy_
 from .task import Skip, Task, check
 
@@ -18,8 +19,9 @@ from .task import Skip, Task, check
 PEERS = {
     'FastModel': fast, 'FastModel (mm)': fast_mm,
     'bare products': bare, 'bare products (MKL)': bare_mm,
-    'functions': functions, 'layers': layers_, 'module': module_, 'walk-through': walk_through,
-    'nn.Module': nn_module, 'nn.Module + DataLoader': nn_loader, 'torch.compile': nn_compiled,
+    'functions': functions, 'layers': layers_, 'module': module_,
+    'walk-through': walk_through, 'nn.Module': nn_module,
+    'nn.Module + DataLoader': nn_loader, 'torch.compile': nn_compiled,
     'JAX': jax_, 'NumPy': numpy_, 'HIPS autograd': hips,
     'tinygrad': tinygrad_, 'micrograd': micrograd_}
 
@@ -27,10 +29,12 @@ PEERS = {
 def _get_ready(name:str, task:Task) -> tuple:
     "A peer's `Runner`, warm, and what is told about it: 'error', 'scale', 'picked'"
     task, peer = task.own(), PEERS[name]
-    error = None if 'bare' in name else check(peer, task) # bare products compute no gradients
+    gradients = 'bare' not in name # bare products compute none
+    error = check(peer, task) if gradients else None
     runner = peer(task)
     runner.run()
-    return runner, dict(error=error, scale=runner.scale, picked=list(runner.picked.values()))
+    picked = list(runner.picked.values())
+    return runner, dict(error=error, scale=runner.scale, picked=picked)
 
 def _seconds(run) -> float:
     "How long one run takes"

@@ -24,11 +24,12 @@ class Worker:
         self.process.start()
         theirs.close()
 
-    def ask(self, task:Task=None): # What `serve` sends: a dict for a task, seconds for None
+    def ask(self, task:Task=None): # What `serve` sends: a dict, or seconds for None
         "Send a task or None, and wait; raises what comes back as an exception"
         self.pipe.send(task)
         reply = self.pipe.recv()
-        if isinstance(reply, Exception): raise reply
+        if isinstance(reply, Exception):
+            raise reply
         return reply
 
     def __enter__(self): return self
@@ -40,7 +41,7 @@ class Worker:
 # %% ../../nbs/bench/race.ipynb #3e1908d8
 def ready(workers:dict, # Name → `Worker`
           task:Task
-         ) -> tuple:    # Name → what a worker that is ready tells; name → why another sits out
+         ) -> tuple:    # Name → what a ready worker tells; name → why another sits out
     "Get all workers ready for a task, checked and warm"
     told, skipped = {}, {}
     for name, worker in workers.items():
@@ -74,12 +75,13 @@ GROW = ['FastModel', 'nn.Module', 'JAX', 'NumPy', 'bare products']
 ROWS, WIDTHS = (1000, 2000, 5000, 10_000, 20_000, 50_000), (50, 100, 200, 400, 800, 1600)
 
 def _growing(x, y) -> dict: # 'rows' and 'width' → size → `Task`
-    "A pass over more and more rows, and one of wider and wider networks on a tenth of the rows"
+    "Passes over more and more rows, and of wider and wider networks on a tenth of them"
     tenth, y = len(x)//10, y.float()
     rows = {n: Task(x[:n], y[:n], kaiming(784, 50, 1)) for n in ROWS if n<=len(x)}
     width = {nh: Task(x[:tenth], y[:tenth], kaiming(784, nh, 1)) for nh in WIDTHS}
     return dict(rows=rows, width=width)
 
+# %% ../../nbs/bench/race.ipynb #da66dd96
 def growth(x, y, rounds:int, workers:dict) -> dict: # Kind → size → name → seconds
     "Measure how the time grows; medians over the rounds"
     res, todo = {}, _growing(x, y)
@@ -89,7 +91,8 @@ def growth(x, y, rounds:int, workers:dict) -> dict: # Kind → size → name →
             for size, task in tasks.items():
                 told, _ = ready(workers, task)
                 times = race(workers, told, rounds, bar)
-                res[kind][size] = {name: statistics.median(ts) for name, ts in times.items()}
+                medians = {name: statistics.median(ts) for name, ts in times.items()}
+                res[kind][size] = medians
     return res
 
 # %% ../../nbs/bench/race.ipynb #f68d3df2
@@ -114,10 +117,11 @@ def peak_memory(name:str, # Out of `PEERS`
 def _note(errors:dict, told:dict) -> None:
     "Keep the largest error of each peer"
     for name, about in told.items():
-        if about['error'] is not None: errors[name] = max(errors.get(name, 0.), about['error'])
+        if about['error'] is not None:
+            errors[name] = max(errors.get(name, 0.), about['error'])
 
 def _all_work(res:dict, tasks:dict, workers:dict, rounds:int) -> dict: # Name → why
-    "Race on each task and write times, errors and picked kernels into `res`; who sat out?"
+    "Race on each task, and write times, errors and kernels into `res`; who sat out?"
     skipped = {}
     with progress(len(tasks)*len(workers)*rounds) as bar:
         for work, task in tasks.items():
@@ -146,9 +150,11 @@ def bench(x, y,              # Rows and classes
             few = {name: w for name, w in workers.items() if name in GROW}
             res['growth'] = growth(x, y, min(rounds, 3), few)
     if grow: res['memory'] = _all_memory(x, y, res['works'].get('pass + inp.g', {}))
-    ran = {name for times in res['works'].values() for name in times}
-    return res | dict(skipped={name: why for name, why in skipped.items() if name not in ran})
+    ran = set().union(*res['works'].values())
+    res['skipped'] = {name: why for name, why in skipped.items() if name not in ran}
+    return res
 
+# %% ../../nbs/bench/race.ipynb #8b4ce4f5
 def _all_memory(x, y, names) -> dict: # Name → MiB
     "The memory of a pass with the gradient of the input; bare products keep no results"
     task = works(x, y)['pass + inp.g']

@@ -41,7 +41,8 @@ def _cell(r:float) -> str:
 def _lines(res:dict) -> list:
     "The table without memory, as rows of text"
     works = res['works']
-    millis = [f"{1e3*statistics.median(times['FastModel']):.0f}" for times in works.values()]
+    seconds = [statistics.median(times['FastModel']) for times in works.values()]
+    millis = [f'{1e3*s:.0f}' for s in seconds]
     kernels = [' '.join(dict.fromkeys(res['picked'][work])) for work in works]
     lines = [['', *works], ['FastModel, ms', *millis], ['its kernels', *kernels]]
     for name in PEERS:
@@ -72,8 +73,8 @@ def plain(table:list # Rows of text
     "A table for a terminal: the first column to the left, numbers to the right"
     wide, lines = [max(map(len, column)) for column in zip(*table)], []
     for first, *rest in table:
-        cells = [first.ljust(wide[0]), *(cell.rjust(w) for cell, w in zip(rest, wide[1:]))]
-        lines.append('  '.join(cells).rstrip())
+        numbers = [cell.rjust(w) for cell, w in zip(rest, wide[1:])]
+        lines.append('  '.join([first.ljust(wide[0]), *numbers]).rstrip())
     return '\n'.join(lines)
 
 # %% ../../nbs/bench/report.ipynb #f9608d65
@@ -84,9 +85,10 @@ def measured(res:dict  # As from `bench`
     versions = ', '.join(f'{name} {v}' for name, v in m['versions'].items())
     rounds = len(next(iter(next(iter(res['works'].values())).values())))
     left = '; '.join(f'{name} ({why})' for name, why in res['skipped'].items())
-    told = (f"Measured on {m['cpu']} ({m['vectors']}, {m['threads']} threads, {m['system']}), "
-            f"{m['gflops']:.0f} GFLOP/s, {m['gbytes']:.0f} GB/s; Python {m['python']}, {versions}. "
-            f"{res['rows']:,} rows; medians of {rounds} rounds, "
-            f"which differed by ±{100*noise(res):.0f}% at most. Largest relative error of a "
-            f"gradient against float64: {max(errors.values()):.0e}, FastModel's {errors['FastModel']:.0e}.")
+    told = (f"Measured on {m['cpu']} ({m['vectors']}, {m['threads']} threads, "
+            f"{m['system']}), {m['gflops']:.0f} GFLOP/s, {m['gbytes']:.0f} GB/s; "
+            f"Python {m['python']}, {versions}. {res['rows']:,} rows; "
+            f"medians of {rounds} rounds, which differed by ±{100*noise(res):.0f}% "
+            "at most. Largest relative error of a gradient against float64: "
+            f"{max(errors.values()):.0e}, FastModel's {errors['FastModel']:.0e}.")
     return told + (f' Left out: {left}.' if left else '')

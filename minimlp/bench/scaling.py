@@ -26,7 +26,8 @@ def _share(group, bs:int) -> tuple:
     rank, world = dist.get_rank(group), dist.get_world_size(group)
     gen = torch.Generator().manual_seed(0)
     x, y = torch.rand(bs, 784, generator=gen), torch.rand(bs, generator=gen)
-    return x[rank::world].clone(), y[rank::world].clone(), torch.randperm(bs, generator=gen)
+    rows = torch.randperm(bs, generator=gen)
+    return x[rank::world].clone(), y[rank::world].clone(), rows
 
 def _our_step(group, nh:int, bs:int):
     "A function that takes one step of `Parallel`"
@@ -42,7 +43,8 @@ def _ddp_step(group, nh:int, bs:int):
     mine = local_rows(rows, dist.get_rank(group), dist.get_world_size(group))
     weight = dist.get_world_size(group)*len(mine)/bs
     model = autograd.Model(784, nh, 1)
-    for l in model.layers[::2]: l.w.data.mul_((2/len(l.w))**.5)
+    for l in model.layers[::2]:
+        l.w.data.mul_((2/len(l.w))**.5)
     model = nn.parallel.DistributedDataParallel(model, process_group=group)
     opt = torch.optim.SGD(model.parameters(), .001, .9)
     def step():
@@ -58,15 +60,18 @@ STEPS = dict(ours=_our_step, DDP=_ddp_step)
 def _timed(step, steps:int) -> float: # Seconds
     "How long one step takes, as the mean of a few"
     t0 = time.perf_counter()
-    for _ in range(steps): step()
+    for _ in range(steps):
+        step()
     return (time.perf_counter()-t0)/steps
 
-def _runners(nh:int, bs:int, ranks, groups:dict, own) -> dict: # Who, and on how many ranks → step
-    "The steps that this rank takes part in"
+# %% ../../nbs/bench/scaling.ipynb #81f57f3e
+def _runners(nh:int, bs:int, ranks, groups:dict, own) -> dict:
+    "The steps that this rank takes part in, by who and on how many ranks"
     runners = {}
     for world, group in groups.items():
         if ranks.rank<world:
-            for who, make in STEPS.items(): runners[who, world] = make(group, nh, bs)
+            for who, make in STEPS.items():
+                runners[who, world] = make(group, nh, bs)
     part = _our_step(own, nh, bs//ranks.world) # nobody waits for anybody
     for world in (1, ranks.world):
         if ranks.rank<world: runners['apart', world] = part
@@ -74,18 +79,18 @@ def _runners(nh:int, bs:int, ranks, groups:dict, own) -> dict: # Who, and on how
 
 # %% ../../nbs/bench/scaling.ipynb #0f8dabd5
 def _laps(nh:int, bs:int, steps:int, rounds:int, ranks, groups:dict, own) -> dict:
-    "Seconds per step in each round, by who and on how many ranks; one more round warms up"
+    "Seconds per step in each round, by who and on how many ranks; a round more warms up"
     runners = _runners(nh, bs, ranks, groups, own)
     laps = {key: [] for key in runners}
     for r in range(rounds+1):
         for world in groups:
-            for key in runners:
-                if key[1]!=world: continue
+            for key in [key for key in runners if key[1]==world]:
                 if world==ranks.world: dist.barrier()
                 laps[key].append(_timed(runners[key], steps if r else 3))
             dist.barrier()
     return {key: times[1:] for key, times in laps.items()}
 
+# %% ../../nbs/bench/scaling.ipynb #6dd52dda
 def _wire(steps:int) -> list: # Pairs: bytes, seconds
     "How long an all-reduce takes, for buffers of different lengths"
     pairs = []
@@ -105,8 +110,8 @@ def _on_each_rank(worlds, nhs, bs:int, steps:int, rounds:int) -> dict:
         own = alone[ranks.rank]
         laps = {nh: _laps(nh, bs, steps, rounds, ranks, groups, own) for nh in nhs}
         gc.collect() # DDP's cycles must go before its group, or its threads may abort
-        res = dict(bs=bs, steps=steps, rounds=rounds, cores=os.cpu_count(), wire=_wire(3*steps))
-        res['lines'], res['parts'] = [], []
+        res = dict(bs=bs, steps=steps, rounds=rounds, cores=os.cpu_count())
+        res |= dict(wire=_wire(3*steps), lines=[], parts=[])
         if ranks.rank: return res
     for nh, times in laps.items():
         res['lines'] += [_line(*key, nh, bs, times) for key in times if key[0]!='apart']
@@ -149,16 +154,18 @@ def measure(nhs=(50, 200, 800), # Hidden units of the networks
 # %% ../../nbs/bench/scaling.ipynb #8536ffb1
 def scale_table(measured:dict # As from `measure`
                ) -> str:      # Text
-    "Rows per second, efficiency, speed relative to DDP, and what each rank sends per step"
+    "Rows per second, efficiency, speed relative to DDP, and what a rank sends per step"
     lines = ['     network ranks   who    rows/s efficiency  of DDP  kB sent per step']
     for l in measured['lines']:
         network = '-'.join(map(str, l['sizes']))
         lines.append(f"{network:>12} {l['ranks']:5} {l['who']:>5} {l['rows']:9,.0f} "
-                     f"{l['efficiency']:10.0%} {l['beside_ddp']:6.2f}× {l['bytes']/1e3:17,.1f}")
+                     f"{l['efficiency']:10.0%} {l['beside_ddp']:6.2f}× "
+                     f"{l['bytes']/1e3:17,.1f}")
     free = ', '.join(f"{p['alone']/p['together']:.0%}" for p in measured['parts'])
-    lines += ['', f"{measured['cores']} cores, batches of {measured['bs']} rows, one thread a rank.",
-              f'Ranks that work at the same time and send nothing reach {free} of one rank\'s',
-              'speed: that is this machine\'s ceiling.']
+    lines += ['', f"{measured['cores']} cores, batches of {measured['bs']} rows, "
+              'one thread a rank.',
+              f'Ranks that work at the same time and send nothing reach {free} of '
+              'one rank\'s', 'speed: that is this machine\'s ceiling.']
     return '\n'.join(lines)
 
 # %% ../../nbs/bench/scaling.ipynb #61f56fdb
@@ -185,17 +192,19 @@ class Cost:
 
 # %% ../../nbs/bench/scaling.ipynb #b62cde6f
 def _least_squares(cols:torch.Tensor, used:list) -> torch.Tensor:
-    "Factors of the used columns, `(n, k)`, whose sum is nearest to one; the others are zero"
+    "Factors of the used columns, `(n, k)`, whose sum is nearest to one; the others are 0"
     factors = torch.zeros(cols.shape[1], dtype=cols.dtype)
     ones = torch.ones(len(cols), 1, dtype=cols.dtype)
     factors[used] = torch.linalg.lstsq(cols[:, used], ones).solution[:, 0]
     return factors
 
+# %% ../../nbs/bench/scaling.ipynb #7e51c2c4
 def fit_factors(cols:list, # What is multiplied: a list of numbers for each factor
                 y:list     # What should come out, positive
                ) -> list:  # The factors
     "Factors, none negative, whose sum of columns is nearest to `y`, by relative error"
-    relative = torch.tensor(cols, dtype=torch.float64)/torch.tensor(y, dtype=torch.float64)
+    cols, y = [torch.tensor(values, dtype=torch.float64) for values in (cols, y)]
+    relative = cols/y
     size = relative.norm(dim=1)
     scaled, fits = (relative/size[:, None]).t(), []
     for k in range(1, 2**len(cols)): # the binary digits of k say which factors are used
@@ -212,12 +221,14 @@ def fit_cost(measured:dict # As from `measure`
     "The cost of work and of messages on the machine that was measured"
     bs, alone = measured['bs'], []
     for l in measured['lines']:
-        if (l['who'], l['ranks'])==('ours', 1): alone.append((l['sizes'][1], bs, bs/l['rows']))
-    alone += [(part['sizes'][1], part['rows'], part['alone']) for part in measured['parts']]
+        if (l['who'], l['ranks'])==('ours', 1):
+            alone.append((l['sizes'][1], bs, bs/l['rows']))
+    for part in measured['parts']:
+        alone.append((part['sizes'][1], part['rows'], part['alone']))
     nh, rows, seconds = zip(*alone)
     ops = [OPS*_n_params(n)*b for n, b in zip(nh, rows)]
     work = fit_factors([[1]*len(rows), rows, ops], seconds)
-    sizes, seconds = zip(*measured['wire']) # on two ranks: there and back, half the bytes each
+    sizes, seconds = zip(*measured['wire']) # two ranks: there and back, half the bytes
     return Cost(*work, *fit_factors([[2]*len(sizes), sizes], seconds))
 
 # %% ../../nbs/bench/scaling.ipynb #82e3b0a8

@@ -12,7 +12,7 @@ from .task import Runner, Task, need, only_whole_pass
 
 # %% ../../nbs/bench/small.ipynb #39da1b36
 def _out_gradient(np, out, y, mse:bool):
-    "The gradient of the loss with respect to the outputs; for cross-entropy in the memory of `out`"
+    "The loss's gradient with respect to `out`; for cross-entropy it takes its memory"
     if mse: return (out - y[:, None])*np.float32(2/len(y))
     out -= out.max(1, keepdims=True)
     np.exp(out, out=out)
@@ -46,7 +46,8 @@ def numpy_(task:Task) -> Runner:
         for start in range(0, len(x), task.bs):
             rows = order[start:start+task.bs]
             _, grads = _numpy_grads(np, x[rows], y[rows], params, mse)
-            for p, g in zip(params, grads): p -= np.float32(task.lr)*g
+            for p, g in zip(params, grads):
+                p -= np.float32(task.lr)*g
     if task.bs: return Runner(epoch, lambda: [torch.tensor(p) for p in params])
     return Runner(one_pass, lambda: [torch.tensor(g) for g in last])
 
@@ -72,14 +73,16 @@ def hips(task:Task) -> Runner:
     x, y, *params = [t.numpy().copy() for t in (task.x, task.y, *task.params)]
     loss, last = _hips_loss(task), []
     of_params, of_all = grad(loss), grad(lambda both: loss(both[1:], both[0], y))
+    whole = tuple(params), x, y
     def one_pass():
-        last[:] = of_all((x, *params)) if task.inp_grad else of_params(tuple(params), x, y)
+        last[:] = of_all((x, *params)) if task.inp_grad else of_params(*whole)
     def epoch():
         order = np.random.permutation(len(x))
         for start in range(0, len(x), task.bs):
             rows = order[start:start+task.bs]
             grads = of_params(tuple(params), x[rows], y[rows])
-            for p, g in zip(params, grads): p -= (task.lr*g).astype(p.dtype)
+            for p, g in zip(params, grads):
+                p -= (task.lr*g).astype(p.dtype)
     if task.bs: return Runner(epoch, lambda: [torch.tensor(p) for p in params])
     return Runner(one_pass, lambda: [torch.tensor(g) for g in last])
 
@@ -114,10 +117,12 @@ def _order(loss) -> list:
             todo += [(child, False) for child in value._prev]
     return order
 
+# %% ../../nbs/bench/small.ipynb #d9d82447
 def _backward(loss) -> None:
     "As `Value.backward`, for networks of any depth"
     loss.grad = 1
-    for value in reversed(_order(loss)): value._backward()
+    for value in reversed(_order(loss)):
+        value._backward()
 
 # %% ../../nbs/bench/small.ipynb #0dd3a3f8
 def _grads(values:list, like) -> torch.Tensor:

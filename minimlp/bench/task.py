@@ -33,7 +33,7 @@ class Task:
         return [p.clone() for p in self.params]
 
     def own(self) -> 'Task':
-        "The same task in memory of its own; what comes from another process is shared with it"
+        "The same task in memory of its own; another process shares what it has sent"
         return replace(self, x=self.x.clone(), y=self.y.clone(), params=self.copies())
 
     def first(self, n:int) -> 'Task':
@@ -45,12 +45,13 @@ class Task:
 class Runner:
     "A peer that is ready for its task"
     run:callable           # Does the work once
-    result:callable = None # Gradients or weights after a run, as from `oracle`; None if it has none
+    result:callable = None # Gradients or weights, as from `oracle`; None if it has none
     scale:float = 1.       # How many times the work of `run` the whole task is
     picked:dict = field(default_factory=dict) # Kernels that `FastModel` has picked
 
 # %% ../../nbs/bench/task.ipynb #18a4fe0b
-class Skip(Exception): "This peer doesn't do such work, or isn't here; the message says why"
+class Skip(Exception):
+    "This peer doesn't do such work, or isn't here; the message says why"
 
 def need(*packages:str) -> None:
     "`Skip` if one of these packages isn't installed"
@@ -59,8 +60,9 @@ def need(*packages:str) -> None:
             raise Skip(f"{package} isn't installed; make bench installs it")
 
 def only_whole_pass(task:Task) -> None:
-    "`Skip` unless the task is the pass of the first chapters, with the gradient of the input"
-    if task.bs or task.loss!='mse' or not task.inp_grad: raise Skip('does one kind of work')
+    "`Skip` unless the task is the pass of the first chapters, with the input's gradient"
+    if task.bs or task.loss!='mse' or not task.inp_grad:
+        raise Skip('does one kind of work')
 
 # %% ../../nbs/bench/task.ipynb #8edf9c72
 def works(x:Tensor, # Rows, `(n, 784)`
@@ -78,9 +80,10 @@ def works(x:Tensor, # Rows, `(n, 784)`
 
 # %% ../../nbs/bench/task.ipynb #a10f022e
 def oracle(task:Task # Of few rows
-          ) -> list: # Gradients, those of `x` first if asked for; or parameters after a step
+          ) -> list: # Gradients, of `x` first if asked for; or parameters after a step
     "What `Runner.result` should give, in float64"
-    x, *ps = [t.detach().clone().double().requires_grad_() for t in (task.x, *task.params)]
+    doubles = [t.detach().clone().double() for t in (task.x, *task.params)]
+    x, *ps = [t.requires_grad_() for t in doubles]
     w1, b1, w2, b2 = ps
     out = F.relu(x@w1 + b1)@w2 + b2
     mse = task.loss=='mse'
@@ -92,7 +95,7 @@ def oracle(task:Task # Of few rows
 # %% ../../nbs/bench/task.ipynb #52d9a7fa
 def check(peer,      # Makes a `Runner` of a task
           task:Task  # As it will be timed
-         ) -> float: # The largest relative error of its gradients, or of its weights after a step
+         ) -> float: # The largest relative error of its gradients or new weights
     "`AssertionError` if a peer's gradients are wrong; `Skip` if it doesn't do such work"
     small = replace(task.first(64), bs=task.bs and 64, lr=1.)
     runner = peer(small)

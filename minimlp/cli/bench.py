@@ -32,7 +32,8 @@ def _names(peers:str) -> list: # Out of `PEERS`; 'FastModel' is always the first
 
 def _check_rounds(rounds:int) -> None:
     "`ValueError` unless there is a round"
-    if rounds<1: raise ValueError(f"--rounds {rounds}: expected 1 or more")
+    if rounds<1:
+        raise ValueError(f"--rounds {rounds}: expected 1 or more")
 
 def _check_out(out:str) -> None:
     "`ValueError` unless figures can be saved there"
@@ -41,6 +42,7 @@ def _check_out(out:str) -> None:
     if Path(out).suffix!='.json' or not folder.is_dir():
         raise ValueError(f"--out {out}: expected a .json in a folder that exists")
 
+# %% ../../nbs/cli/bench.ipynb #d42586d4
 def _check_work(work:str, x, y) -> None:
     "`ValueError` if no work has such a name"
     names = list(works(x[:100], y[:100]))
@@ -60,6 +62,7 @@ def _scale(rounds:int, out:str) -> None:
         _save(res, out)
         print(f'\nIn {out}')
 
+# %% ../../nbs/cli/bench.ipynb #8d7dfea4
 def _race(data:str, names:list, rounds:int, work:str, quick:bool, out:str) -> None:
     "Measure `FastModel` and its peers"
     where = locate(data)
@@ -76,19 +79,23 @@ def _race(data:str, names:list, rounds:int, work:str, quick:bool, out:str) -> No
 
 # %% ../../nbs/cli/bench.ipynb #8ddf0d78
 @call_parse
-def minimlp_bench(data:str=None,   # Folder of IDX files, a .pkl.gz, 'sample' or 'download'; else what this machine has
+def minimlp_bench(data:str=None,   # Folder, .pkl.gz, sample or download; or else any
                   rounds:int=7,    # Turns of each peer
-                  peers:str=None,  # Names with commas between, such as "FastModel,JAX,bare products"; else all
-                  work:str='',     # Only work whose name holds this, such as epoch or 800/64
+                  peers:str=None,  # Names with commas between, see above; else all
+                  work:str='',     # Only work whose name holds this: epoch, 800/64
                   quick:store_true=False, # Leave out growth and memory
-                  scale:store_true=False, # Measure chapter 12 instead: throughput on 1 and 2 ranks, beside PyTorch's DDP
-                  out:str=None,    # Save the figures here as .json, and a picture beside it as .png
+                  scale:store_true=False, # Measure ranks instead: 1 and 2, beside DDP
+                  out:str=None,    # Save the figures here, .json, and a picture, .png
                  ):
-    """Measure FastModel and its peers side by side, and print how many times as long as FastModel each takes. A quarter of an hour with all peers.
+    '''Measure FastModel and its peers side by side, and print how many times as long as
+FastModel each takes. With all peers this needs a quarter of an hour.
 
-A pass goes over all rows, forward and back; epoch 800/64 trains 784-800-10 for an epoch in batches of 64.
+A pass goes over all rows, forward and back; epoch 800/64 trains 784-800-10 for an epoch
+in batches of 64. --scale measures the throughput of chapter 12 on one rank and on two,
+beside PyTorch's DistributedDataParallel.
 
-For example, a first impression in half a minute: minimlp_bench --quick --work pass --peers "FastModel,nn.Module,bare products" """
+For example, a first impression in half a minute:
+minimlp_bench --quick --work pass --peers "FastModel,nn.Module,bare products"'''
     with stops('minimlp_bench', OSError, ValueError, RuntimeError, AssertionError):
         names = _names(peers)
         _check_rounds(rounds)

@@ -44,7 +44,7 @@ def parts(whole:Part, # All rows of a pass
 # %% ../../nbs/speed/memory.ipynb #fe65502d
 def cut(flat:Tensor, # One dimension, as long as all matrices together
         n:int,       # Rows of each matrix
-        plan:list    # Pairs: the width of a matrix, and whether it lies column after column
+        plan:list    # Pairs: the width of a matrix, and whether it lies by columns
        ) -> list:    # Views, `(n, width)`
     "Cut matrices out of a vector, one after the other"
     pieces, matrices = flat.split([n*width for width, _ in plan]), []
@@ -103,4 +103,5 @@ def _new_room(self:Memory, n:int, product, columns:bool) -> Room:
         self.flat, self.rooms = self.flat.new_empty(size), {}
     rows, *rest = cut(self.flat[:size], n, plan)
     outs, inp_gs = rest[:len(self.lins)], [None, *rest[len(self.lins):]]
-    return Room(product, rows, [Step(*four) for four in zip(self.lins, outs, inp_gs, self.w_gs)])
+    fours = zip(self.lins, outs, inp_gs, self.w_gs)
+    return Room(product, rows, [Step(*four) for four in fours])
