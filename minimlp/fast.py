@@ -6,47 +6,17 @@
 __all__ = ['BLOCK', 'FastModel']
 
 # %% ../nbs/11_speed.ipynb #c4b1a842
-import math, time
+import math
 
 import torch
 from fastcore.basics import patch
 from torch import Tensor
 
 from .forward import check_lin
-from .module import Model, Mse
-from .softmax import CrossEntropy, OneHotMse
+from .module import Model
+from .speed.losses import LOSSES, check_loss, check_rows
 from .speed.memory import Memory, Part, Room, parts
-from .speed.products import KERNELS, SMALL, kernels
-
-# %% ../nbs/11_speed.ipynb #f9a2bef2
-def _cross_entropy(loss, out, targ, n):
-    "Cross-entropy: `out` becomes softmax minus target, over `n`"
-    smooth, c, hits = loss.smooth, out.shape[0], targ[None]
-    torch.log_softmax(out, 0, out=out)
-    share = (smooth-1)/n*out.gather(0, hits).sum().item()
-    if smooth: share -= smooth/(n*c)*out.sum().item()
-    out.exp_().scatter_(0, hits, smooth-1, reduce='add')
-    if smooth: out.sub_(smooth/c)
-    out.mul_(1/n)
-    return share
-
-# %% ../nbs/11_speed.ipynb #b6a1c0dd
-def _squares(out, m):
-    "Mean of `m` squares: `out`, some of the differences, becomes its gradient"
-    share = out.square().sum().item()/m
-    out.mul_(2/m)
-    return share
-
-def _one_hot(loss, out, targ, n):
-    "Squared differences from one-hot rows"
-    out.scatter_(0, targ[None], -1, reduce='add')
-    return _squares(out, n*out.shape[0])
-
-def _mse(loss, out, targ, n):
-    "Squared differences from targets that are numbers"
-    return _squares(out.sub_(targ), n)
-
-_LOSSES = {CrossEntropy: _cross_entropy, OneHotMse: _one_hot, Mse: _mse}
+from .speed.products import check_kernel, fastest, kernels
 
 # %% ../nbs/11_speed.ipynb #d94dfa2e
 BLOCK = 2048 # rows at a time
@@ -55,34 +25,45 @@ class FastModel(Model):
     "`minimlp.module.Model` whose training step is little more than its matrix products"
     mode = torch.inference_mode # to train in
 
-    def __init__(self, *params:Tensor, # As for `Model`; the memory of the weights is rearranged
+    def __init__(self, *params:Tensor, # As for `Model`; their memory is rearranged
                  loss=None,            # As for `Model`
-                 kernel:str=None):     # Out of `KERNELS`; else found by trial, for each batch size
+                 kernel:str=None       # Else found by trial, for each batch size
+                ):
         super().__init__(*params, loss=loss)
         self.tried, self.kernel, self.picked = kernels(params[0]), kernel, {}
-        if kernel: _check_kernel(kernel, self.tried, params[0])
-        for w in params[::2]: w.data = w.detach().t().contiguous().t()
+        if kernel: check_kernel(kernel, self.tried, params[0])
+        for w in params[::2]:
+            w.data = w.detach().t().contiguous().t()
         self._memory = Memory(self.layers[::2])
         self._x_g = self._seen = None
 
 # %% ../nbs/11_speed.ipynb #b6a1c0df
-#| code-fold: true
-#| code-summary: "Its guard, and predict"
-def _check_kernel(kernel:str, tried:list, t:Tensor) -> None:
-    "`ValueError` unless the kernel is one that can be tried on tensors like `t`"
-    if kernel in tried: return
-    raise ValueError(f"kernel {kernel!r}: expected one of {', '.join(tried)}, which is what this "
-                     f"PyTorch has for {t.dtype} on {t.device}")
-
 @patch
 def predict(self:FastModel, x:Tensor) -> Tensor:
-    "What comes out of the last layer, `(n, n_out)`; a hidden layer and its ReLU share their output"
+    "The last layer's output, `(n, n_out)`; a hidden layer shares its output with its ReLU"
     for i, l in enumerate(self.layers):
         linear = i%2==0
         if linear: check_lin(x, l.w, l.b)
         l.args = (x,)
         x = l.out = torch.addmm(l.b, x, l.w) if linear else x.relu_()
     return x
+
+@patch
+def _check(self:FastModel, x:Tensor, targ:Tensor, rows:Tensor, inp_grad:bool) -> None:
+    "`ValueError` unless a pass over these rows makes sense; labels are looked at when new"
+    check_lin(x, self.layers[0].w, self.layers[0].b)
+    check_rows(x, targ, rows, inp_grad)
+    check_loss(self.loss)
+    if targ is not self._seen:
+        self.loss(self.layers[-1].b.detach().expand(len(targ), -1), targ)
+    self._seen = targ
+
+@patch
+def _buffer(self:FastModel, x:Tensor) -> Tensor:
+    "`x.g`, in the memory of the last pass if it still belongs to `x`"
+    if self._x_g is None or getattr(x, 'g', None) is not self._x_g:
+        self._x_g = x.g = torch.empty_like(x)
+    return x.g
 
 # %% ../nbs/11_speed.ipynb #92bcd8cf
 def _forward(room:Room, x:Tensor) -> tuple:
@@ -94,11 +75,29 @@ def _forward(room:Room, x:Tensor) -> tuple:
         x = room.product(x, step.lin.w, step.out, step.lin.b)
     return inps, x
 
-_mask = torch.ops.aten.threshold_backward.grad_input
+@patch
+def _block(self:FastModel, part:Part, n:int, kernel:str, first:bool):
+    "Yields these rows' share in the loss of `n` rows, then layers as from `_backward`"
+    x, targ, rows, x_g = part
+    room = self._memory.room(part.n, kernel)
+    if rows is not None:
+        x = torch.index_select(x, 0, rows, out=room.rows)
+        targ = targ.index_select(0, rows)
+    inps, out = _forward(room, x)
+    yield LOSSES[type(self.loss)](self.loss, out.t(), targ, n)
+    yield from _backward(room, inps, out, first, x_g)
 
 # %% ../nbs/11_speed.ipynb #b6a1c0e5
+_mask = torch.ops.aten.threshold_backward.grad_input
+
+def _leave(lin, w_g:Tensor, b_g:Tensor, first:bool) -> None:
+    "Leave gradients in `.g` after the first block, and add to them after the others"
+    if not first:
+        w_g, b_g = lin.w.g.add_(w_g), lin.b.g.add_(b_g)
+    lin.w.g, lin.b.g = w_g, b_g
+
 def _backward(room:Room, inps:list, g:Tensor, first:bool, x_g:Tensor):
-    "Yields the linear layers, the last one first, each as soon as its gradients are there"
+    "Yields linear layers, the last one first, each as soon as its gradients are there"
     for step in reversed(room.steps):
         inp, lin = inps.pop(), step.lin
         w_g = room.product(g.t(), inp, step.w_g if first else None)
@@ -111,34 +110,15 @@ def _backward(room:Room, inps:list, g:Tensor, first:bool, x_g:Tensor):
             g = room.product(g, lin.w.t(), x_g)
             if g is not x_g: x_g.copy_(g)
 
-def _leave(lin, w_g:Tensor, b_g:Tensor, first:bool) -> None:
-    "Leave a layer's gradients in `.g` after the first block, and add to them after the others"
-    if not first:
-        w_g, b_g = lin.w.g.add_(w_g), lin.b.g.add_(b_g)
-    lin.w.g, lin.b.g = w_g, b_g
-
-# %% ../nbs/11_speed.ipynb #b6a1c0e7
-@patch
-def _block(self:FastModel, part:Part, n:int, kernel:str, first:bool):
-    "Yields the share of these rows in the loss of `n` rows, then layers as from `_backward`"
-    x, targ, rows, x_g = part
-    room = self._memory.room(part.n, kernel)
-    if rows is not None:
-        x = torch.index_select(x, 0, rows, out=room.rows)
-        targ = targ.index_select(0, rows)
-    inps, out = _forward(room, x)
-    yield _LOSSES[type(self.loss)](self.loss, out.t(), targ, n)
-    yield from _backward(room, inps, out, first, x_g)
-
 # %% ../nbs/11_speed.ipynb #be0c4c65
 @patch
 def layer_by_layer(self:FastModel,
                    x:Tensor, targ:Tensor, # Rows, `(n, n_in)`, and targets, `(n,)`
-                   rows:Tensor=None,      # Indices of the rows to take, int64; else all of them
+                   rows:Tensor=None,      # Indices of the rows to take; else all of them
                    inp_grad:bool=False,   # Leave `x.g`, too?
                    kernel:str=None        # For this pass; else that of the model
-                  ):                      # Yields the loss, then linear layers, the last first
-    "A pass that pauses as soon as a layer has all its gradients; `ValueError` as from the loss"
+                  ): # Yields the loss, then linear layers, the last one first
+    "A pass that pauses once a layer has all its gradients; `ValueError` as from the loss"
     self._check(x, targ, rows, inp_grad)
     if rows is not None: rows = rows.to(x.device)
     kernel = kernel or self.kernel or self._pick(x, targ, rows)
@@ -151,45 +131,6 @@ def layer_by_layer(self:FastModel,
     last = self._block(last, whole.n, kernel, not others)
     yield loss + next(last)
     yield from last
-
-@patch
-def _buffer(self:FastModel, x:Tensor) -> Tensor:
-    "`x.g`, in the memory of the last pass if it still belongs to `x`"
-    if self._x_g is None or getattr(x, 'g', None) is not self._x_g:
-        self._x_g = x.g = torch.empty_like(x)
-    return x.g
-
-# %% ../nbs/11_speed.ipynb #b6a1c0ea
-#| code-fold: true
-#| code-summary: "Guards"
-@patch
-def _check(self:FastModel, x:Tensor, targ:Tensor, rows:Tensor, inp_grad:bool) -> None:
-    "`ValueError` unless a pass over these rows makes sense; labels are looked at when they are new"
-    check_lin(x, self.layers[0].w, self.layers[0].b)
-    _check_rows(x, targ, rows)
-    _check_loss(self.loss)
-    if targ is not self._seen: self.loss(self.layers[-1].b.detach().expand(len(targ), -1), targ)
-    self._seen = targ
-    if inp_grad and rows is not None:
-        raise ValueError("x.g is left for all rows of x: pass x[rows] and targ[rows] "
-                         "in place of rows to get the gradient of some")
-
-# %% ../nbs/11_speed.ipynb #b6a1c0eb
-#| code-fold: true
-#| code-summary: "More guards"
-def _check_rows(x:Tensor, targ:Tensor, rows:Tensor) -> None:
-    "`ValueError` unless there are rows to go through, and a target for each row of `x`"
-    n = (x if rows is None else rows).shape[0]
-    if n and targ.shape[0]==x.shape[0]: return
-    raise ValueError("expected one row or more, and one target for each; "
-                     f"got {n} rows to go through, {len(x)} in x and {len(targ)} targets")
-
-def _check_loss(loss) -> None:
-    "`ValueError` for a loss that has no fast version"
-    if type(loss) in _LOSSES: return
-    known = ', '.join(kind.__name__ for kind in _LOSSES)
-    raise ValueError(f"a fast pass knows {known}, not {type(loss).__name__}: "
-                     "train such a loss with minimlp.module.Model (--plain)")
 
 # %% ../nbs/11_speed.ipynb #453b3777
 @patch
@@ -209,7 +150,6 @@ def train_step(self:FastModel, opt, x:Tensor, y:Tensor, rows:Tensor) -> float:
     if math.isfinite(loss): opt.step()
     return loss
 
-# %% ../nbs/11_speed.ipynb #5a85f710
 @patch
 def _pick(self:FastModel, x:Tensor, targ:Tensor, rows:Tensor) -> str:
     "The fastest kernel for so many rows, tried when such a batch first comes"
@@ -217,16 +157,6 @@ def _pick(self:FastModel, x:Tensor, targ:Tensor, rows:Tensor) -> str:
     size = str(n.bit_length())
     if size not in self.picked:
         batch = (x[:n], targ[:n], None) if rows is None else (x, targ, rows[:n])
-        self.picked[size] = self._fastest(*batch)
+        run = lambda kernel: self.forward_and_backward(*batch, kernel=kernel)
+        self.picked[size] = fastest(self.tried, run)
     return self.picked[size]
-
-@patch
-def _fastest(self:FastModel, *batch) -> str:
-    "The kernel that needs the least time for a pass over this batch, out of `tried`"
-    best = dict.fromkeys(self.tried, math.inf)
-    for _ in range(5):
-        for kernel in best:
-            t0 = time.perf_counter()
-            self.forward_and_backward(*batch, kernel=kernel)
-            best[kernel] = min(best[kernel], time.perf_counter()-t0)
-    return min(best, key=best.get)
