@@ -14,10 +14,10 @@ import torch
 from .factors import explain
 from .graph import Graph, factor
 from .judge import Found
-from .questions import inside
+from .questions import earlier, elsewhere, mixed_up
 from .runs import Guess, Run
-from .suspects import (Clue, earlier, elsewhere, fits, masks, mixed_up, moved, per_slice,
-                                    places, precision, shapes, unwritten, worst)
+from .suspects import (Clue, fits, masks, moved, per_slice, places,
+                                    precision, shapes, unwritten, worst)
 from .swaps import swaps
 
 # %% ../../nbs/check/naming.ipynb #a0179fdf

@@ -17,7 +17,7 @@ from ..draw import show_matrices
 # %% ../../nbs/check/report.ipynb #6338eaea
 @dataclass
 class Row:
-    "One tensor: is its gradient right, how far off is it, and which bugs are likely (best first)"
+    "One tensor: is its gradient right, how far off, and the likely bugs (best first)"
     name: str
     shape: tuple
     ok: bool
@@ -32,8 +32,8 @@ class Row:
     def verdict(self) -> str:
         "In a word, and what belongs to it"
         if self.left: return f'left alone ({self.left})'
-        said = 'ok' if self.ok else 'WRONG'
-        if self.kinks: said += f', {self.kinks} of {math.prod(self.shape)} on a kink left out'
+        said, size = 'ok' if self.ok else 'WRONG', math.prod(self.shape)
+        if self.kinks: said += f', {self.kinks} of {size} on a kink left out'
         return said if self.run in ('', 'as given') else f'{said} ({self.run})'
 
     def guesses(self, most=2) -> list: # `(name, why)`
@@ -43,7 +43,7 @@ class Row:
 # %% ../../nbs/check/report.ipynb #97bd0988
 @dataclass
 class Report:
-    "What `check_backward` found: `.ok`, `.rows`, and `.told` of what is neither right nor wrong"
+    "What `check_backward` found: `.ok`, `.rows`; `.told` is neither right nor wrong"
     what: str
     rows: list
     tried: list # the labels of all runs
@@ -55,18 +55,22 @@ class Report:
         "Is every gradient right?"
         return all(r.ok for r in self.rows)
 
-    @property
-    def title(self) -> str:
-        "The verdict in one line"
-        wrong, judged = [r for r in self.rows if not r.ok], [r for r in self.rows if not r.left]
-        if wrong: return f'{self.what}: {len(wrong)} of {len(judged)} gradients WRONG'
-        shy = [r.name for r in judged if 2*r.kinks>math.prod(r.shape)]
-        if shy: return f'{self.what}: no gradient is wrong, but most of {", ".join(shy)} is on a kink'
-        return f'{self.what}: every gradient is right'
-
     def raise_if_wrong(self):
         "`AssertionError` with the whole report, unless every gradient is right"
-        if not self.ok: raise AssertionError(str(self))
+        if not self.ok:
+            raise AssertionError(str(self))
+
+# %% ../../nbs/check/report.ipynb #7dff765d
+def _title(self) -> str:
+    "The verdict in one line"
+    wrong = [r for r in self.rows if not r.ok]
+    judged = [r for r in self.rows if not r.left]
+    shy = ', '.join(r.name for r in judged if 2*r.kinks>math.prod(r.shape))
+    if wrong: return f'{self.what}: {len(wrong)} of {len(judged)} gradients WRONG'
+    if shy: return f'{self.what}: no gradient is wrong, but most of {shy} is on a kink'
+    return f'{self.what}: every gradient is right'
+
+Report.title = property(_title)
 
 # %% ../../nbs/check/report.ipynb #0c3c5aa5
 def _foot(self) -> str:
@@ -79,7 +83,8 @@ def _text(self) -> str:
     wide = max([6, *[len(r.name) for r in self.rows]])
     lines = [self.title, '', f"{'tensor':{wide}}  {'shape':10}  rel. error"]
     for r in self.rows:
-        lines.append(f'{r.name:{wide}}  {str(r.shape):10}  {r.rel_err:10.0e}  {r.verdict}')
+        numbers = f'{str(r.shape):10}  {r.rel_err:10.0e}'
+        lines.append(f'{r.name:{wide}}  {numbers}  {r.verdict}')
         lines += [f'    {name}: {why}' for name, why in r.guesses()]
     return '\n'.join([*lines, '', self.foot])
 
@@ -88,20 +93,26 @@ Report.foot, Report.__str__, Report.__repr__ = property(_foot), _text, _text
 # %% ../../nbs/check/report.ipynb #73c608c1
 def _cell(r:Row) -> str:
     "The likely bugs of a row in Markdown"
-    said = '<br>'.join(f'**{name}**: {html.escape(why, quote=False)}' for name, why in r.guesses())
-    return said.replace('|', r'\|')
+    safe = [(name, html.escape(why, quote=False)) for name, why in r.guesses()]
+    return '<br>'.join(f'**{name}**: {why}' for name, why in safe).replace('|', r'\|')
 
 def _markdown(self) -> str:
     "The report as a table"
-    lines = [f'**{self.title}**', '', '| tensor | shape | rel. error | | likely |', '|---|---|---|---|---|']
-    lines += [f'| `{r.name}` | {r.shape} | {r.rel_err:.0e} | {r.verdict} | {_cell(r)} |' for r in self.rows]
+    head = ['| tensor | shape | rel. error | | likely |', '|---|---|---|---|---|']
+    lines = [f'**{self.title}**', '', *head]
+    for r in self.rows:
+        numbers = f'{r.shape} | {r.rel_err:.0e}'
+        lines.append(f'| `{r.name}` | {numbers} | {r.verdict} | {_cell(r)} |')
     return '\n'.join([*lines, '', f'<small>{self.foot}</small>'])
 
+# %% ../../nbs/check/report.ipynb #d7eb03e3
 def _picture(self):
-    "Where in each wrong tensor the error sits: `got - want`, or None if there is nothing to draw"
-    wrong = [r for r in self.rows if not r.ok and r.found is not None and r.found.bad is not None]
-    diffs = {r.name: r.found.got.double()-r.found.want for r in wrong[:4]}
-    return show_matrices(diffs, f'{self.what}: what came minus what should be') if diffs else None
+    "Where the errors sit: `got - want` of each wrong tensor, or None if there is none"
+    found = {r.name: r.found for r in self.rows if not r.ok and r.found is not None}
+    drawn = [(name, f) for name, f in found.items() if f.bad is not None][:4]
+    if not drawn: return None
+    diffs = {name: f.got.double()-f.want for name, f in drawn}
+    return show_matrices(diffs, f'{self.what}: what came minus what should be')
 
 Report._repr_markdown_, Report.picture = _markdown, _picture
 
@@ -110,11 +121,15 @@ def number(v:float):
     "A number that JSON has, or None"
     return v if math.isfinite(v) else None
 
+def _row_dict(r:Row) -> dict:
+    "A row for machines"
+    bugs = [dict(name=b.name, why=b.why, sure=b.sure) for b in r.bugs]
+    return dict(name=r.name, shape=list(r.shape), ok=r.ok, rel_err=number(r.rel_err),
+                run=r.run, left_alone=r.left, kinks=r.kinks, bugs=bugs)
+
 def _to_dict(self) -> dict:
     "The report for machines: nothing but text, numbers, lists and dicts"
-    rows = [dict(name=r.name, shape=list(r.shape), ok=r.ok, rel_err=number(r.rel_err), run=r.run,
-                 left_alone=r.left, kinks=r.kinks,
-                 bugs=[dict(name=b.name, why=b.why, sure=b.sure) for b in r.bugs]) for r in self.rows]
-    return dict(what=self.what, ok=self.ok, rows=rows, tried=self.tried, nudged=self.nudged, told=self.told)
+    return dict(what=self.what, ok=self.ok, rows=[_row_dict(r) for r in self.rows],
+                tried=self.tried, nudged=self.nudged, told=self.told)
 
 Report.to_dict = _to_dict
