@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .copies import clone, double, is_float, is_layer, is_leaf, rebuild, walk
-from .protocols import (Case, FunctionCase, PairCase, flat, like, required,
-                                     spellings, tensor)
+from .functions import FunctionCase, PairCase
+from .protocols import Case, flat, like, required, spellings, tensor
 
 # %% ../../nbs/check/objects.ipynb #0cbc7338
 def is_room(path:str, paths:list) -> bool:

@@ -18,7 +18,7 @@ from .copies import clone, double, is_float, rebuild
 from .judge import Found, hidden
 from .legit import Tries, fewer_rows, keeps, looked_at, noisy, others, scaled, sizes
 from .objects import ObjectCase
-from .protocols import FunctionCase, PairCase
+from .functions import FunctionCase, PairCase
 from .runs import UPSTREAMS, Guess, Run
 from .witnesses import Nudges, Trace, fresh, seeded
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from .copies import is_float
+from .functions import FunctionCase
 from .judge import Found, Scene, judge
 from .legit import strided
-from .protocols import Case, FunctionCase
+from .protocols import Case
 from .witnesses import Nudges, Trace, seeded
 
 # %% ../../nbs/check/runs.ipynb #b2387e14

@@ -13,7 +13,8 @@ import torch
 
 from .copies import clone, is_float
 from .judge import Found
-from .protocols import FunctionCase, flat
+from .functions import FunctionCase
+from .protocols import flat
 from .runs import Guess, random_ups
 from .witnesses import Trace, fresh, seeded
 

@@ -15,7 +15,8 @@ from .judge import Found
 from .naming import guesses
 from .objects import as_case
 from .probes import examine
-from .protocols import FunctionCase, flat
+from .functions import FunctionCase
+from .protocols import flat
 from .questions import inside
 from .copies import walk
 from .report import Report, Row
