@@ -16,13 +16,14 @@ from .witnesses import Slope
 
 # %% ../../nbs/check/judge.ipynb #7e60caea
 def local(t:Tensor) -> Tensor:
-    "The size of an entry's surroundings: the largest in its row or in its column, whichever is smaller"
+    "How large its neighbours are: the largest in its row or column, whichever is less"
     t = t.abs().nan_to_num(0., 0., 0.)
     if t.ndim<2 or not t.numel(): return t.max().expand(t.shape) if t.numel() else t
     axes = range(t.ndim)
     tops = [t.amax([a for a in axes if a!=keep], keepdim=True) for keep in axes]
     smallest = tops[0]
-    for top in tops[1:]: smallest = torch.minimum(smallest, top)
+    for top in tops[1:]:
+        smallest = torch.minimum(smallest, top)
     return smallest.expand(t.shape)
 
 # %% ../../nbs/check/judge.ipynb #60b3b740
@@ -44,15 +45,19 @@ class Found:
         "Is it right?"
         return not self.bugs and self.bad is not None and not self.bad.any()
 
-    @property
-    def rel_err(self) -> float:
-        "The largest error beside the largest entry; `nan` if nothing came, `inf` if the shape is wrong"
-        if self.bad is None: return math.inf if isinstance(self.got, Tensor) else math.nan
-        diff = (self.got.double()-self.want).abs()
-        if self.kinks: diff = diff*self.bad
-        worst, top = diff.nan_to_num(math.nan).max().item() if diff.numel() else 0., 0.
-        if self.want.numel(): top = self.want.abs().nan_to_num(0., 0., 0.).max().item()
-        return worst/top if top else math.inf if worst and self.bad.any() else 0.
+# %% ../../nbs/check/judge.ipynb #83466226
+@property
+def _rel_err(self) -> float:
+    "The largest error over the largest entry; `nan` if none came, `inf` if misshapen"
+    if self.bad is None: return math.inf if isinstance(self.got, Tensor) else math.nan
+    diff = (self.got.double()-self.want).abs()
+    if self.kinks: diff = diff*self.bad
+    worst = diff.nan_to_num(math.nan).max().item() if diff.numel() else 0.
+    top = self.want.abs().nan_to_num(0., 0., 0.).max().item() if self.want.numel() else 0.
+    if top: return worst/top
+    return math.inf if worst and self.bad.any() else 0.
+
+Found.rel_err = _rel_err
 
 # %% ../../nbs/check/judge.ipynb #d52f7ec5
 @dataclass
@@ -77,7 +82,8 @@ def tolerance(want:Tensor, scene:Scene, name:str) -> Tensor:
     "How far off an entry may be before anybody is asked"
     tight = scene.rtol*local(want)
     slack = (scene.allowed or {}).get(name)
-    return tight if slack is None else tight + 4*local(slack) + 8*scene.eps*want.abs().nan_to_num().max()
+    if slack is None: return tight
+    return tight + 4*local(slack) + 8*scene.eps*want.abs().nan_to_num().max()
 
 def too_far(got, want, scene, name) -> Tensor:
     "Entries that are off by more than the tolerance and more than their noise"
@@ -87,7 +93,8 @@ def too_far(got, want, scene, name) -> Tensor:
     noise = scene.noise(name)
     if noise is None or noise.shape!=want.shape: return bad
     quiet = noise.max()<=1e-3*want.abs().nan_to_num(0., 0., 0.).max() + 1e-11*scene.up
-    floor = torch.maximum(100*local(noise), 10*noise.max()) + 1e-12*scene.up*max(1., scene.size)
+    floor = torch.maximum(100*local(noise), 10*noise.max())
+    floor = floor + 1e-12*scene.up*max(1., scene.size)
     return bad & ~(diff<=tol+floor) if quiet else bad
 
 # %% ../../nbs/check/judge.ipynb #25848629
@@ -96,8 +103,8 @@ def between(g:float, s:Slope, slack:float) -> bool:
     slack += 1e-4*abs(s.right-s.left)
     return math.isfinite(g) and s.left-slack<=g<=s.right+slack
 
-def opinion(g:float, w:float, s:Slope, size:float) -> str: # 'kink', 'right', 'wrong' or 'unclear'
-    "What a nudge says of a given slope `g`, if autograd says `w`"
+def opinion(g:float, w:float, s:Slope, size:float) -> str:
+    "What a nudge says of `g`, if autograd says `w`: right, wrong, unclear or a kink"
     slack = 4*s.err + 1e-7*abs(s.value) + 1e-9*size
     if not math.isfinite(s.value): return 'unclear'
     if s.kink: return 'kink' if between(g, s, slack) else 'wrong'
@@ -132,14 +139,15 @@ def settle(f:Found, bad:Tensor, scene:Scene):
     for i, s in said.items():
         if s in ('kink', 'right'): flat[i] = False
     f.kinks += sum(s=='kink' for s in said.values())
-    if not votes&{'wrong', 'unclear'}: # everything that was asked about is right by the definition
+    if not votes&{'wrong', 'unclear'}: # all that was asked about is right
         f.kinks += int(flat.sum()) if 'right' not in votes else 0
         f.blind = 'right' in votes
         flat[:] = False
     f.bad = flat.reshape(bad.shape)
 
+# %% ../../nbs/check/judge.ipynb #55ebd371
 def undefined(f:Found, scene:Scene):
-    "Entries for which autograd has no finite slope: a finite one between the one-sided slopes is right"
+    "If autograd has no finite slope, a finite one between the one-sided slopes is right"
     where = (~f.want.isfinite()).reshape(-1).nonzero()[:, 0].tolist()
     f.kinks += len(where)
     got, flat = f.got.reshape(-1), f.bad.reshape(-1)
@@ -148,7 +156,8 @@ def undefined(f:Found, scene:Scene):
         flat[i] = sure and not between(got[i].item(), s, 4*s.err+1e-6)
 
 # %% ../../nbs/check/judge.ipynb #ae237487
-def judge(name:str, got, want:Tensor, scene:Scene, dtype=None) -> Found: # `dtype`: the type it must have
+def judge(name:str, got, want:Tensor, scene:Scene,
+          dtype=None) -> Found: # `dtype` is the type that it must have
     "Hold one gradient against autograd, and both against nudges"
     f = Found(name, got, want)
     if not isinstance(got, Tensor) or got.shape!=want.shape: return f
@@ -171,4 +180,5 @@ def hidden(f:Found, scene:Scene) -> bool:
     said, s = (f.want*way).sum().item(), scene.nudges.slope(f.name, way=way)
     f.nudged += 1
     size = f.want.norm().item()
-    return not s.kink and s.err<1e-3*abs(s.value) and abs(s.value-said)>20*s.err+1e-4*size+1e-8*scene.up
+    if s.kink or not s.err<1e-3*abs(s.value): return False
+    return abs(s.value-said)>20*s.err+1e-4*size+1e-8*scene.up

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .copies import clone, is_float, is_layer, orthogonal, rows_sum_to_one, unit_rows, walk
+from .copies import (is_float, is_layer, orthogonal, rows_sum_to_one,
+                                  unit_rows, walk)
 from .witnesses import fresh, seeded
 
 # %% ../../nbs/check/legit.ipynb #84a95b14
@@ -53,7 +54,8 @@ def traits(t:Tensor) -> set:
     "What is true of a tensor, and has to stay so"
     if not t.numel() or t.is_complex(): return set()
     if t not in KNOWN:
-        KNOWN[t] = {k for k, holds in (FLOATS if is_float(t) else INTS).items() if bool(holds(t))}
+        tests = FLOATS if is_float(t) else INTS
+        KNOWN[t] = {k for k, holds in tests.items() if bool(holds(t))}
     return KNOWN[t]
 
 HARMLESS = {'nonneg', 'nonpos', 'fractions'} # what a little noise leaves true
@@ -66,7 +68,7 @@ def noisy(t:Tensor, gen) -> Tensor:
     return new.clamp(t.min(), t.max()).to(t.dtype)
 
 def choose(n:int, size:int, gen) -> Tensor:
-    "The numbers of `size` slices out of `n`, in order, each at least once if there is room"
+    "The numbers of `size` slices out of `n`, in order, each once if there is room"
     if size<=n: return torch.randperm(n, generator=gen)[:size].sort().values
     more = torch.randint(n, (size-n,), generator=gen)
     return torch.cat([torch.arange(n), more]).sort().values
@@ -77,15 +79,16 @@ def take(t:Tensor, axis:int, idx:Tensor, gen) -> Tensor:
     if 'permutation' in traits(t) and axis==t.ndim-1: return new.argsort(-1).argsort(-1)
     again = torch.cat([torch.zeros(1, dtype=torch.bool), idx[1:]==idx[:-1]])
     if not again.any() or noisy(t, gen) is t: return new
-    new.index_copy_(axis, again.nonzero()[:, 0], noisy(new.index_select(axis, again.nonzero()[:, 0]), gen))
-    return new
+    again = again.nonzero()[:, 0]
+    return new.index_copy_(axis, again, noisy(new.index_select(axis, again), gen))
 
 # %% ../../nbs/check/legit.ipynb #ddcf7658
 def resized(vals:dict, axes, size:int, gen):
-    "The same tensors with another length along some axes; None if that spoils one of them"
+    "The same tensors, with another length along some axes; None if that spoils one"
     name, axis = axes[0]
     idx, new = choose(vals[name].shape[axis], size, gen), dict(vals)
-    for k, a in axes: new[k] = take(new[k], a, idx, gen)
+    for k, a in axes:
+        new[k] = take(new[k], a, idx, gen)
     return new if keeps(vals, new) else None
 
 def keeps(old:dict, new:dict) -> bool:
@@ -93,11 +96,11 @@ def keeps(old:dict, new:dict) -> bool:
     return all(new[k] is t or traits(t)<=traits(new[k]) for k, t in old.items())
 
 # %% ../../nbs/check/legit.ipynb #57be2775
-PAIRWISE = set('add sub mul div truediv rsub radd rmul rtruediv where maximum minimum pow eq gt '
-               'lt ge le ne lerp mse_loss l1_loss'.split())
+PAIRWISE = set('add sub mul div truediv rsub radd rmul rtruediv where maximum minimum '
+               'pow eq gt lt ge le ne lerp mse_loss l1_loss'.split())
 
 class Stretched(TorchFunctionMode):
-    "Notes for each operation on two tensors whether one was stretched, and how coarse all are"
+    "Notes for each operation whether one of two tensors was stretched, and its precision"
     def __init__(self):
         super().__init__()
         self.log, self.eps = [], 0.
@@ -106,14 +109,18 @@ class Stretched(TorchFunctionMode):
         if func.__name__.strip('_') in PAIRWISE and len(shapes)>1:
             self.log.append(len(set(shapes))>1)
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor) and is_float(out): self.eps = max(self.eps, torch.finfo(out.dtype).eps)
+        if isinstance(out, Tensor) and is_float(out):
+            self.eps = max(self.eps, torch.finfo(out.dtype).eps)
         return out
 
+# %% ../../nbs/check/legit.ipynb #c1957d54
 def looked_at(case, vals):
     "Outputs and what was stretched; None if the forward pass doesn't take these values"
     try:
-        with torch.no_grad(), Stretched() as mode: outs = seeded(case, case.outs, fresh(vals))
-    except Exception: return None # that it may not is no fault of the backward pass
+        with torch.no_grad(), Stretched() as mode:
+            outs = seeded(case, case.outs, fresh(vals))
+    except Exception:
+        return None # that it may not is no fault of the backward pass
     return (outs, mode) if all(bool(o.isfinite().all()) for o in outs) else None
 
 # %% ../../nbs/check/legit.ipynb #19ee048a
@@ -123,7 +130,7 @@ class Tries:
         self.case, self.given = case, looked_at(case, vals)
 
     def takes(self, vals) -> bool:
-        "Does it run, with finite outputs of as many axes, and nothing stretched that wasn't?"
+        "Does it run, with finite outputs of as many axes, and nothing newly stretched?"
         now = vals and looked_at(self.case, vals)
         if not now or not self.given or len(now[0])!=len(self.given[0]): return False
         if any(a.ndim!=b.ndim for a, b in zip(now[0], self.given[0])): return False
@@ -143,28 +150,31 @@ def lengths(vals:dict) -> dict: # length → `[(name, axis), …]`
     "Which axes have the same length?"
     found = {}
     for k, t in vals.items():
-        for a, size in enumerate(t.shape): found.setdefault(size, []).append((k, a))
+        for a, size in enumerate(t.shape):
+            found.setdefault(size, []).append((k, a))
     return found
 
 def constants(case) -> set:
     "Whole numbers that the target has been given: sizes along these can't change"
-    parts = [case.target, *[o for _, o in walk(case.target) if is_layer(o)]]
-    held = [v for o in parts if is_layer(o) for v in vars(o).values()]
+    layers = [o for o in [case.target, *(o for _, o in walk(case.target))] if is_layer(o)]
+    held = itertools.chain(*(vars(o).values() for o in layers))
     given = [v for _, v in walk_plain(case.form)]
-    return {v for v in held+given if type(v) is int}
+    return {v for v in [*held, *given] if type(v) is int}
 
 # %% ../../nbs/check/legit.ipynb #c1a974da
 def walk_plain(o) -> list:
     "The plain values in nested containers, with nothing for a path"
     if isinstance(o, dict): o = list(o.values())
     if not isinstance(o, (list, tuple)): return [('', o)]
-    return [p for v in o for p in walk_plain(v)]
+    return list(itertools.chain(*map(walk_plain, o)))
 
 def _batch(case, vals, size) -> list:
     "The rows of all inputs that have as many as the first"
-    rows = [(k, 0) for k in case.args if k in vals and vals[k].ndim and len(vals[k])==size]
+    known = [k for k in case.args if k in vals and vals[k].ndim]
+    rows = [(k, 0) for k in known if len(vals[k])==size]
     return rows if rows and rows[0][0]==case.args[0] else []
 
+# %% ../../nbs/check/legit.ipynb #e6d69fac
 def linked(case, vals, tries, gen): # Yields tuples of `(name, axis)`
     "Axes that can get another length together, alone as far as the forward pass allows"
     fixed = constants(case)
@@ -186,7 +196,7 @@ def other_size(size:int, vals:dict) -> int:
 ROOM = 20_000 # as many entries may a larger input have
 
 def new_sizes(size, vals, axes, many) -> list:
-    "Which lengths to try: one more, one, more than a tile of 32 or 64 holds, another axis' length"
+    "Lengths to try: one more, one, more than a tile of 64 holds, another axis' length"
     sizes = [other_size(size, vals)] + [1]*(size>1)
     if not many: return sizes
     grown = max(vals[k].numel()//max(size, 1)*67 for k, _ in axes)
@@ -207,11 +217,14 @@ def label(case, axes, size:int) -> str:
     if case.args and (case.args[0], 0) in axes: return f'{size} row{"s"*(size>1)}'
     return f'{size} along ' + ' and '.join(f'axis {a} of {k}' for k, a in axes)
 
-def fewer_rows(case, vals, tries_of, rows=16) -> dict: # The values themselves if they are few, or if fewer don't run
-    "The first rows of all inputs that are as long as the first one"
+# %% ../../nbs/check/legit.ipynb #2f2d20d8
+def fewer_rows(case, vals, tries_of, rows=16) -> dict:
+    "The first rows of all inputs as long as the first; all if fewer don't run"
     first = vals.get(case.args[0]) if case.args else None
     if first is None or not first.ndim or len(first)<=2*rows: return vals
-    few = {k: t[:rows] if k in case.args and t.ndim and len(t)==len(first) else t for k, t in vals.items()}
+    inputs = [k for k in case.args if k in vals and vals[k].ndim]
+    long = [k for k in inputs if len(vals[k])==len(first)]
+    few = {k: t[:rows] if k in long else t for k, t in vals.items()}
     return few if tries_of(few) else vals
 
 # %% ../../nbs/check/legit.ipynb #f9bfa6a1

@@ -15,7 +15,8 @@ from .copies import clone, is_float
 from .judge import Found
 from .functions import FunctionCase
 from .protocols import flat
-from .runs import Guess, random_ups
+from .runs import Guess
+from .upstreams import random_ups
 from .witnesses import Trace, fresh, seeded
 
 # %% ../../nbs/check/second.ipynb #bd8259db
