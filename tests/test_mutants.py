@@ -7,6 +7,7 @@ A mutant that lives on is a hole in the tests.
 """
 import ast, itertools, re
 from multiprocessing import get_context
+from pathlib import Path
 
 import nbformat, pytest
 from nbdev.test import test_nb as run_notebook
@@ -41,12 +42,12 @@ def lives_on(path): # chapter 11's timings prove nothing and take long
     return run_notebook(path, skip_flags=['full', 'slow'] + ['timing']*path.name.startswith('11_speed'), showerr=False, basepath=TOP)[0]
 
 
-@pytest.mark.parametrize('chapter', ['02_backward', '03_layers', '04_module', '05_autograd', '06_softmax', '07_train', '09_bugs', '11_speed'])
+@pytest.mark.parametrize('chapter', ['02_backward', '03_layers', '04_module', '05_autograd', '06_softmax', '07_train', '09_bugs', '11_speed', 'speed/losses'])
 def test_every_mutant_is_killed(chapter, tmp_path, monkeypatch):
     monkeypatch.setenv('MINIMLP_DATA', str(SAMPLE)) # small, since dozens of runs share this process
     nb = nbformat.read(TOP/'nbs'/f'{chapter}.ipynb', as_version=4)
     nb.cells = [c for c in itertools.takewhile(lambda c: chapter not in PROVED or PROVED[chapter] not in c.source, nb.cells) if '#| fig-alt' not in c.source] # pictures prove nothing
-    files = {'as it is': tmp_path/f'{chapter}.ipynb'}
+    files = {'as it is': tmp_path/f'{Path(chapter).name}.ipynb'}
     nbformat.write(nb, files['as it is'])
     for cell in nb.cells:
         if cell.cell_type!='code' or not re.search(r'^#\| export', cell.source): continue
@@ -54,7 +55,7 @@ def test_every_mutant_is_killed(chapter, tmp_path, monkeypatch):
         for what, cell.source in mutants(right):
             try: compile(cell.source, what, 'exec')
             except SyntaxError: continue # the swap has made no Python
-            files[what] = tmp_path/f'{chapter}-{len(files)}.ipynb'
+            files[what] = tmp_path/f'{Path(chapter).name}-{len(files)}.ipynb'
             nbformat.write(nb, files[what])
         cell.source = right
     with get_context('spawn').Pool(2, maxtasksperchild=24) as pool: # a notebook's tensors go with the process
