@@ -35,7 +35,7 @@ class Sigmoid(Module):
 class Softmax(Module):
     "Softmax of each row"
     def forward(self, inp:Tensor) -> Tensor: return inp.softmax(1)
-    def bwd(self, out:Tensor, inp:Tensor): inp.g = out*(out.g - (out*out.g).sum(1)[:,None])
+    def bwd(self, out, inp): inp.g = out*(out.g - (out*out.g).sum(1)[:,None])
 
 # %% ../nbs/09_bugs.ipynb #0552abcf
 class CrossEntropy(Module):
@@ -77,7 +77,7 @@ class _MeanMissing(Mse):
 
 @bug('mean_twice')
 class _MeanTwice(Mse):
-    def bwd(self, out, inp, targ): inp.g = 2/len(targ)*residual(inp, targ)[:,None]/len(targ)
+    def bwd(self, out, inp, targ): inp.g = 2*residual(inp, targ)[:,None]/len(targ)**2
 
 # %% ../nbs/09_bugs.ipynb #d790ddca
 @bug('factor_two_missing')
@@ -240,7 +240,8 @@ def _tower(cls, rand, n, n_in, n_out) -> tuple:
     "A model of three linear layers, or of one that is used twice and another"
     w, b = rand(n_in, n_in), rand(n_in)
     first = [w, b, w, b]
-    if not hasattr(cls, 'tied'): first = [rand(n_in, n_out), rand(n_out), rand(n_out, n_in), b]
+    if not hasattr(cls, 'tied'):
+        first = [rand(n_in, n_out), rand(n_out), rand(n_out, n_in), b]
     return cls(*first, rand(n_in, 1), rand(1)), rand(n, n_in), rand(n)
 
 # %% ../nbs/09_bugs.ipynb #714ca7a6
@@ -250,14 +251,13 @@ def suspect(cls:type,                          # One of the catalogue, or a righ
            ) -> tuple:                         # For `check_backward`, and keywords
     "A layer with the bug, and inputs for it"
     gen = torch.Generator().manual_seed(seed)
-    rand = lambda *shape: torch.randn(*shape, generator=gen)
+    new = lambda *shape: torch.randn(*shape, generator=gen)
     kw = dict(accumulate=True) if hasattr(cls, 'accumulate') else {}
-    if issubclass(cls, Model): return _tower(cls, rand, n, n_in, n_out), kw
-    shape = n_in, n_out
-    if issubclass(cls, Lin): return (cls(rand(*shape), rand(n_out)), rand(n, n_in)), kw
-    if issubclass(cls, Mse): return (cls(), rand(n, 1), rand(n)), kw
-    if issubclass(cls, MseWide): return (cls(), rand(n, n_out), rand(n, n_out)), kw
-    logits = rand(n, n_out)
+    if issubclass(cls, Model): return _tower(cls, new, n, n_in, n_out), kw
+    if issubclass(cls, Lin): return (cls(new(n_in, n_out), new(n_out)), new(n, n_in)), kw
+    if issubclass(cls, Mse): return (cls(), new(n, 1), new(n)), kw
+    if issubclass(cls, MseWide): return (cls(), new(n, n_out), new(n, n_out)), kw
+    logits = new(n, n_out)
     if not issubclass(cls, CrossEntropy): return (cls(), logits), kw
     return (cls(), logits, torch.randint(n_out, (n,), generator=gen)), kw
 

@@ -56,7 +56,7 @@ def small_check(make, params, inp:Tensor, # As for `given_grads`
     return [rel_error(g, w)<=tol for g, w in zip(given, right)]
 
 # %% ../nbs/08_gradcheck.ipynb #73ed9b7b
-def check_backward(target,                # Layer, model, pair `(forward, backward)`, Function, …
+def check_backward(target,                # Layer, model, `(forward, backward)`, Function
                    *inputs,               # What it is called with; a few rows are enough
                    accumulate:bool=False, # Must a second call add to `.g`?
                    seed:int=0,            # Of upstream gradients and nudged entries
@@ -69,7 +69,7 @@ def check_backward(target,                # Layer, model, pair `(forward, backwa
                   ) -> Report:            # What was found, tensor by tensor
     """Check every gradient of a hand-written backward pass, and name the likely bug
     if one is wrong. `intended` may also be names of tensors that aren't judged.
-    `TypeError` for what has no backward of its own, `ValueError` if it can't be checked."""
+    `TypeError` if it has no backward of its own, `ValueError` if it can't be checked."""
     return inspect_target(target, inputs, kwargs, seed=seed, accumulate=accumulate,
                           second_order=second_order, nograd=nograd, intended=intended,
                           reference=reference, dtype=dtype, device=device)
