@@ -51,7 +51,7 @@ outputs: $(VENV)/dev.ok  ## run every chapter on full MNIST and store what it pr
 	@$(MAKE) -s prepare
 
 bugs: $(VENV)/dev.ok  ## train with every bug of chapter 9 and store the table (a few minutes)
-	@$(BIN)/python -c "from minimlp.bugs import measure; measure('nbs/bugs.json')"
+	@$(BIN)/python -c "from minimlp.runs.bugs import measure; measure('nbs/bugs.json')"
 
 published: $(VENV)/dev.ok  ## train all networks of the published table and store their errors (half an hour; goes on where it was stopped)
 	@$(BIN)/minimlp_train --table nbs/published.json --data download

@@ -47,26 +47,29 @@ def rel_error(got:Tensor, want:Tensor # Two gradients of one tensor
 def small_check(make, params, inp:Tensor, # As for `given_grads`
                 tol:float=1e-8            # So far off may a gradient be
                ) -> list:                 # For the input and each parameter: is it right?
-    "Check a layer with one input: fresh tensors, a random upstream gradient, float64, relative"
-    with torch.no_grad(): out = make(*map(fresh_copy, params))(fresh_copy(inp))
+    "Check a layer with one input: fresh tensors, random upstream gradient, float64"
+    with torch.no_grad():
+        out = make(*map(fresh_copy, params))(fresh_copy(inp))
     up = torch.randn(out.shape, dtype=torch.float64)
     given = given_grads(make, params, inp, up)
     right = right_grads(make, params, inp, up)
     return [rel_error(g, w)<=tol for g, w in zip(given, right)]
 
 # %% ../nbs/08_gradcheck.ipynb #73ed9b7b
-def check_backward(target,                # A layer, a model with its loss, a pair `(forward, backward)`, a `torch.autograd.Function`, …
-                   *inputs,               # What it is called with; a few rows are enough. They stay as they are
+def check_backward(target,                # Layer, model, `(forward, backward)`, Function
+                   *inputs,               # What it is called with; a few rows are enough
                    accumulate:bool=False, # Must a second call add to `.g`?
-                   seed:int=0,            # Of the upstream gradient and of the entries that are nudged
-                   nograd=(),             # Names of tensors that may go without a gradient
-                   intended=None,         # A function whose gradients are meant, or names of tensors not to judge
-                   reference=None,        # A PyTorch function whose outputs and gradients are the right ones
-                   second_order:bool=False, # Are second derivatives of a Function right as well?
-                   dtype=None, device=None, # Run it in this type, on this device, as it is
+                   seed:int=0,            # Of upstream gradients and nudged entries
+                   nograd=(),             # Names that may go without a gradient
+                   intended=None,         # Function whose gradients are meant, or names
+                   reference=None,        # PyTorch function with right outputs, gradients
+                   second_order:bool=False, # Check second derivatives of a Function?
+                   dtype=None, device=None, # Run it in this type, on this device
                    **kwargs               # Keyword arguments of the call
-                  ) -> Report:            # `TypeError` for what has no backward of its own, `ValueError` if it can't be checked
-    "Check every gradient of a hand-written backward pass, and name the likely bug where one is wrong"
+                  ) -> Report:            # What was found, tensor by tensor
+    """Check every gradient of a hand-written backward pass, and name the likely bug
+    if one is wrong. `intended` may also be names of tensors that aren't judged.
+    `TypeError` if it has no backward of its own, `ValueError` if it can't be checked."""
     return inspect_target(target, inputs, kwargs, seed=seed, accumulate=accumulate,
                           second_order=second_order, nograd=nograd, intended=intended,
                           reference=reference, dtype=dtype, device=device)
