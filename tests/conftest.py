@@ -22,7 +22,7 @@ NBS = sorted(p for p in (TOP/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
 
-TOGETHER = {f'test_{f}.py' for f in ('bench', 'docs', 'package', 'parallel', 'train')}  # files whose tests share what is dear to make, or would slow each other down
+TOGETHER = {f'test_{f}.py' for f in ('bench', 'docs', 'package', 'parallel', 'train', 'widgets')}  # files whose tests share what is dear to make, or would slow each other down
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -55,3 +55,14 @@ def pytest_terminal_summary(terminalreporter):
 def pytest_unconfigure(config):
     tr = config.pluginmanager.get_plugin('terminalreporter')
     if n := getattr(tr, 'stats_line', None): print(f"{n['passed']} passed, {n['failed']+n['error']} failed")
+
+
+@pytest.fixture(scope='session')
+def browser():
+    "One Chromium for all tests of a process; Playwright can't be started twice in one"
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+                                                             '--disable-component-update', '--disable-sync'])
+        yield b
+        b.close()

@@ -11,9 +11,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest, torch
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from conftest import CHROMIUM, NBS, TOP
+from conftest import NBS, TOP
 from docs import plain
 from minimlp.data import load_mnist
 from minimlp.module import Model
@@ -73,13 +73,6 @@ def katex(site, tmp_path_factory):
 def axe(tmp_path_factory): return (from_npm('axe-core@4', tmp_path_factory.mktemp('axe'))/'axe.min.js').read_text(encoding='utf-8')
 
 
-@pytest.fixture(scope='session')
-def browser():
-    with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-                                                             '--disable-component-update', '--disable-sync'])
-        yield b
-        b.close()
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest, torch
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from conftest import CHROMIUM, TOP
+from conftest import TOP
 from minimlp.backward import forward_and_backward, lin_grad, mse_grad, relu_grad
 from minimlp.bugs import BUGS
 from minimlp.forward import lin, mse, relu
@@ -39,12 +39,6 @@ def address(tmp_path_factory):
     server.shutdown()
 
 
-@pytest.fixture(scope='module')
-def browser():
-    with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'])
-        yield b
-        b.close()
 
 
 @pytest.fixture
