@@ -3,7 +3,10 @@
 Tests run on the package's sample, or on full MNIST where MINIMLP_DATA names it. Those marked `full` need the latter, the one marked
 `origin` the text of the walk-through, and those marked `browser` Chromium, npm and smalldocs; where these aren't there, pytest counts them as deselected.
 """
-import os, shutil
+import os, shutil, threading
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -55,6 +58,17 @@ def pytest_terminal_summary(terminalreporter):
 def pytest_unconfigure(config):
     tr = config.pluginmanager.get_plugin('terminalreporter')
     if n := getattr(tr, 'stats_line', None): print(f"{n['passed']} passed, {n['failed']+n['error']} failed")
+
+
+@contextmanager
+def served(folder):
+    "The address under which the files of a folder can be read, on this machine alone"
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args): pass
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
 
 
 @pytest.fixture(scope='session')

@@ -1,19 +1,18 @@
 """The site as readers see it, in a real browser: every page opened, wide and narrow, light and dark.
 
 Built without Quarto always, and by `nbdev_docs` if Quarto is on the PATH (marked `quarto`, and counted apart). It needs Chromium (Debian's package
-`chromium`, which .ci/run installs), and npm for KaTeX and axe-core. Without these, pytest counts the tests as deselected. Screenshots are left in `_shots`.
+`chromium`, which .ci/run installs), and npm for KaTeX and axe-core. Without these, pytest counts the tests as deselected.
+Screenshots are left in the folder `_shots` if there is one.
 """
-import base64, json, os, re, shutil, subprocess, sys, threading
-from functools import partial
+import base64, json, os, re, shutil, subprocess, sys
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest, torch
 from playwright.sync_api import expect
 
-from conftest import NBS, TOP
+from conftest import NBS, TOP, served
 from docs import plain
 from minimlp.data import load_mnist
 from minimlp.module import Model
@@ -21,6 +20,13 @@ from minimlp.softmax import CrossEntropy, softmax
 
 PAGES = sorted(str(p.relative_to(TOP/'nbs').with_name(plain(p.stem)+'.html')) for p in NBS)
 SHOTS = TOP/'_shots'
+
+
+def shoot(page, name):
+    "Leave a picture of the page, for somebody who has made the folder"
+    if SHOTS.is_dir(): page.screenshot(path=SHOTS/f'{name}.png', full_page=True)
+
+
 pytestmark = pytest.mark.browser
 
 
@@ -47,12 +53,7 @@ def site(request, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def address(site):
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args): pass
-    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f'http://127.0.0.1:{server.server_port}'
-    server.shutdown()
+    with served(site) as url: yield url
 
 
 def from_npm(what, folder):
@@ -73,24 +74,38 @@ def katex(site, tmp_path_factory):
 def axe(tmp_path_factory): return (from_npm('axe-core@4', tmp_path_factory.mktemp('axe'))/'axe.min.js').read_text(encoding='utf-8')
 
 
-
-
-@pytest.fixture
-def visit(browser, address, katex):
-    "Open a page in a window of its own; the console's errors are collected in `page.wrong`"
-    opened = []
-    def visit(name, width=1280, scheme='light', **kw):
-        page = browser.new_context(viewport=dict(width=width, height=900), color_scheme=scheme, **kw).new_page()
+@pytest.fixture(scope='module')
+def window(browser, address, katex):
+    "Open a window of its own, without a page; the console's errors are collected in `page.wrong`"
+    def window(width=1280, scheme='light', **kw):
+        page = browser.new_context(viewport=dict(width=width, height=900), color_scheme=scheme, base_url=address, **kw).new_page()
         page.wrong = []
         page.on('console', lambda m: page.wrong.append(m.text) if m.type=='error' else None)
         page.on('pageerror', lambda e: page.wrong.append(str(e)))
         page.on('response', lambda r: page.wrong.append(f'{r.status} {r.url}') if r.status>=400 else None)
         page.route('**/katex@*/dist/**', lambda route: route.fulfill(path=katex/route.request.url.split('/dist/')[1].split('?')[0]))
-        page.goto(f'{address}/{name}', wait_until='load')
-        opened.append(page)
+        return page
+    return window
+
+
+@pytest.fixture
+def visit(window):
+    "Open a page in a window of its own"
+    opened = []
+    def visit(name, *args, **kw):
+        opened.append(page := window(*args, **kw))
+        page.goto(f'/{name}', wait_until='load')
         return page
     yield visit
     for page in opened: page.context.close()
+
+
+@pytest.fixture(scope='module')
+def windows(window):
+    "One window for light and one for dark pages, which keep what all pages share"
+    both = {scheme: window(scheme=scheme) for scheme in ('light', 'dark')}
+    yield both
+    for page in both.values(): page.context.close()
 
 
 def test_all_pages_are_there(site):
@@ -110,23 +125,24 @@ CUT = """() => [...document.querySelectorAll('main pre, main .katex-display')].f
 
 
 @pytest.mark.parametrize('name', PAGES)
-def test_page(visit, axe, name):
+def test_page(windows, axe, name):
     "No error, every picture described, every formula set, nothing cut, nothing wider than a phone, every text to be read by everybody"
-    SHOTS.mkdir(exist_ok=True)
-    for scheme in ('light', 'dark'):
-        page = visit(name, 1280, scheme)
+    for scheme, page in windows.items():
+        page.wrong.clear()
+        page.set_viewport_size(dict(width=1280, height=900))
+        page.goto(f'/{name}', wait_until='load')
         page.wait_for_function('!document.querySelector("span.math:not(:has(.katex))")', timeout=10_000)
-        assert page.wrong==[]
         assert page.evaluate(CONTRAST)==[], f'{scheme}: hard to read'
-        page.screenshot(path=SHOTS/f'{name[:-5].replace("/", "-")}-1280-{scheme}.png', full_page=True)
-        if scheme=='dark': continue
-        assert page.evaluate(MISSING)==[], 'pictures that are missing, or have no alt text'
-        assert page.evaluate('document.querySelectorAll(".katex-error").length')==0 and '$$' not in page.evaluate(PROSE)
-        assert page.evaluate(CUT)==[], 'cut behind a scroll'
-        page.evaluate(axe)
-        assert page.evaluate(SERIOUS)==[]
-        page.set_viewport_size(dict(width=400, height=900))
-        assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), f'scrolls sideways, for {page.evaluate(WIDE)}'
+        shoot(page, f'{name[:-5].replace("/", "-")}-1280-{scheme}')
+        assert page.wrong==[]
+    page = windows['light']
+    assert page.evaluate(MISSING)==[], 'pictures that are missing, or have no alt text'
+    assert page.evaluate('document.querySelectorAll(".katex-error").length')==0 and '$$' not in page.evaluate(PROSE)
+    assert page.evaluate(CUT)==[], 'cut behind a scroll'
+    page.evaluate(axe)
+    assert page.evaluate(SERIOUS)==[]
+    page.set_viewport_size(dict(width=400, height=900))
+    assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), f'scrolls sideways, for {page.evaluate(WIDE)}'
 
 
 def test_these_checks_can_fail(visit, axe):
@@ -253,7 +269,7 @@ def test_play_by_mouse(visit):
     after = float(re.search(r': ([\d.]+),', page.locator('[data-play=loss]').inner_text())[1])
     assert after<before
     page.evaluate('scrollTo(0, 0)')
-    page.screenshot(path=SHOTS/'play-used.png', full_page=True)
+    shoot(page, 'play-used')
     page.get_by_role('button', name='Forget the steps').click()
     page.get_by_role('button', name='Clear').click()
     expect(page.locator('[data-play=say]')).to_have_text('Draw a digit.')

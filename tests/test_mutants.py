@@ -6,16 +6,14 @@ a comparison turned round). Each mutant is put into a copy of the notebook, and 
 A mutant that lives on is a hole in the tests.
 """
 import ast, itertools, re
-from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat, pytest
-from nbdev.test import test_nb as run_notebook
 
 from conftest import TOP
 from minimlp.data import SAMPLE
+from pages import FORKS, failure
 
-run_notebook.__test__ = False
 TARGETS = re.compile(r'_grad$|backward$|^bwd$|^_upstream$|^step$|^update$|^_block$|^_forward$|^_leave$|^_cross_entropy$|^_one_hot$|^_squares$')
 SWAPS = [(r'\.sum\(', '.mean('), (r'\.t\(\)', ''), (r'>', '<'), (r'>', '>='), (r'2\. \* ', ''), (r' / len\(targ\)', ''), (r'reversed\((.*?)\)', r'\1'),
          (r' / inp\.numel\(\)', ''), (r' \+ smooth/c', ''), (r'\(1-smooth\)\*', ''), (r', alpha=[^)]*', ''), (r'smooth-1', '-1'), (r'1/n', '1'), (r'-1, reduce', '1, reduce'), (r'2/m', '1/m'), (r'\+=', '='), (r'\*\*self\.t', ''), (r'addcmul_\(g, g', 'addcmul_(g, m'),
@@ -39,12 +37,11 @@ def mutants(src):
 
 
 def lives_on(path): # chapter 11's timings prove nothing and take long
-    return run_notebook(path, skip_flags=['full', 'slow'] + ['timing']*path.name.startswith('11_speed'), showerr=False, basepath=TOP)[0]
+    return not failure(path, SAMPLE, ['timing']*path.name.startswith('11_speed'))
 
 
 @pytest.mark.parametrize('chapter', ['02_backward', '03_layers', '04_module', '05_autograd', '06_softmax', '07_train', '09_bugs', '11_speed', 'speed/losses'])
-def test_every_mutant_is_killed(chapter, tmp_path, monkeypatch):
-    monkeypatch.setenv('MINIMLP_DATA', str(SAMPLE)) # small, since dozens of runs share this process
+def test_every_mutant_is_killed(chapter, tmp_path):
     nb = nbformat.read(TOP/'nbs'/f'{chapter}.ipynb', as_version=4)
     nb.cells = [c for c in itertools.takewhile(lambda c: chapter not in PROVED or PROVED[chapter] not in c.source, nb.cells) if '#| fig-alt' not in c.source] # pictures prove nothing
     files = {'as it is': tmp_path/f'{Path(chapter).name}.ipynb'}
@@ -58,7 +55,7 @@ def test_every_mutant_is_killed(chapter, tmp_path, monkeypatch):
             files[what] = tmp_path/f'{Path(chapter).name}-{len(files)}.ipynb'
             nbformat.write(nb, files[what])
         cell.source = right
-    with get_context('spawn').Pool(2, maxtasksperchild=24) as pool: # a notebook's tensors go with the process
+    with FORKS.Pool(2, maxtasksperchild=24) as pool: # a notebook's tensors go with the process
         lives = dict(zip(files, pool.map(lives_on, files.values(), chunksize=1)))
     assert lives.pop('as it is') and len(lives)>=5
     alive = sorted(what for what, yes in lives.items() if yes)

@@ -2,14 +2,13 @@
 
 They run on a page of their own that has nothing but the widgets, so that no site has to be built. The drawing pad is tested in test_docs.py.
 """
-import re, shutil, threading
+import re, shutil
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest, torch
 from playwright.sync_api import expect
 
-from conftest import TOP
+from conftest import TOP, served
 from minimlp.backward import forward_and_backward, lin_grad, mse_grad, relu_grad
 from minimlp.bugs import BUGS
 from minimlp.forward import lin, mse, relu
@@ -31,14 +30,7 @@ def address(tmp_path_factory):
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Widgets</title><link rel="icon" href="data:,"><meta name="viewport" content="width=device-width"><body>'
     (folder/'page.html').write_text(head + '\n'.join([*places, '<div class="minimlp-play"></div>', *scripts]), encoding='utf-8')
 
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args): pass
-    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f'http://127.0.0.1:{server.server_port}/page.html'
-    server.shutdown()
-
-
+    with served(folder) as url: yield f'{url}/page.html'
 
 
 @pytest.fixture
