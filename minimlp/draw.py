@@ -139,7 +139,7 @@ def _hues(tensors:list) -> list:
 def _told(tensor, name:str) -> str:
     "A tensor's name and shape, and the norm of its gradient if it has one"
     shape, g = tuple(tensor.shape), getattr(tensor, 'g', None)
-    return f'{name} {shape}' if g is None else f'{name} {shape}   ‖{name}.g‖ {g.norm():.1e}'
+    return f'{name} {shape}' if g is None else f'{name} {shape}   ‖{name}.g‖ {g.norm():.3g}'
 
 # %% ../nbs/draw.ipynb #74cd087e
 def _flow(steps:list) -> list:
@@ -159,7 +159,7 @@ def _tensor_row(ax, y:float, name:str, t, hue) -> tuple:
         _arrow(ax, there, corner, head=False)
         return there, corner
     g = getattr(t, 'g', None)
-    text = 'no gradient\nyet' if g is None else f'g {tuple(g.shape)}\n‖g‖ {g.norm():.1e}'
+    text = 'no gradient\nyet' if g is None else f'g {tuple(g.shape)}\n‖g‖ {g.norm():.3g}'
     return there, _box(ax, 2.95, y, text, hue)
 
 # %% ../nbs/draw.ipynb #fbec3bac
@@ -193,10 +193,10 @@ RUNGS = [
     ('Functions', 'chapters 1, 2', 'lin_grad(inp, out, w, b)', 'formulas as functions'),
     ('Layers', 'chapter 3', 'layer.backward()', 'each step becomes an object'),
     ('Module', 'chapter 4', 'bwd(self, out, inp)', 'what repeats is written once'),
-    ('Autograd', 'chapter 5', 'loss.backward()', 'the way back writes itself'),
+    ('Autograd', 'chapter 5', 'loss.backward()', 'PyTorch writes the way back'),
     ('Training', 'chapters 6, 7', 'fit(model, opt, data)', 'small steps, good digits'),
     ('Proof', 'chapters 8, 9', 'check_backward(layer, inp)', 'wrong gradients are named'),
-    ('Speed', 'chapter 11', 'FastModel(*params)', 'little but products is left'),
+    ('Speed', 'chapter 11', 'FastModel(*params)', 'hardly anything but products'),
     ('Scale', 'chapter 12', 'Parallel(model)', 'many machines, one gradient')]
 
 # %% ../nbs/draw.ipynb #3a3f47bb

@@ -3,14 +3,20 @@
 The processes are forks of one that has imported the large libraries, and nothing of ours, so that a page waits for its own cells only.
 """
 import io, os
+from concurrent.futures import ProcessPoolExecutor
 from configparser import ConfigParser
 from contextlib import redirect_stderr
 from multiprocessing import get_context
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-FORKS = get_context('forkserver')
-FORKS.set_forkserver_preload(['torch', 'matplotlib.pyplot', 'sympy', 'nbdev.test', 'IPython.core.interactiveshell'])
+_context = get_context('forkserver')
+_context.set_forkserver_preload(['torch', 'matplotlib.pyplot', 'sympy', 'nbdev.test', 'IPython.core.interactiveshell'])
+
+
+def forks(n, tasks=1):
+    "`n` processes at a time, each of which ends after so many tasks"
+    return ProcessPoolExecutor(n, mp_context=_context, max_tasks_per_child=tasks)
 
 
 def flags():

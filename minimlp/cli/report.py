@@ -18,7 +18,7 @@ from ..runs.table import errors
 
 # %% ../../nbs/cli/report.ipynb #63627aa9
 def title(s:Settings, rows:int, name:str, ranks:Ranks # Rows of all ranks; the data's name
-         ) -> str: # Two lines
+         ) -> str: # Three lines
     "What is trained, in words"
     network = '-'.join(map(str, s.sizes)) + ('' if s.biases else ' without biases')
     loss = {'ce': 'cross-entropy', 'mse': 'squared error'}[s.loss]
@@ -28,9 +28,10 @@ def title(s:Settings, rows:int, name:str, ranks:Ranks # Rows of all ranks; the d
     if decay and s.decoupled: decay = 'decoupled ' + decay
     where = ranks.device
     if not ranks.alone: where = f'{ranks.world} ranks on {where.split(":")[0]}'
+    epochs = '1 epoch' if s.epochs==1 else f'{s.epochs} epochs'
     return (f"{network}, {loss}, on {rows:,} rows of {name}\n"
-            f"{opt}, rate {s.lr:g} ({s.schedule}), {decay}{s.epochs} epochs in batches "
-            f"of {s.bs}; seed {s.seed}, {where}, torch {torch.__version__}")
+            f"{opt}, rate {s.lr:g} ({s.schedule}), {decay}{epochs} in batches of {s.bs}\n"
+            f"seed {s.seed}, {where}, torch {torch.__version__}")
 
 # %% ../../nbs/cli/report.ipynb #48b5425d
 def _epoch(h:dict) -> str:
