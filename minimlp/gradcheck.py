@@ -18,34 +18,38 @@ def fresh_copy(t:Tensor # Any tensor
     "A tensor of our own, on which nobody has left anything"
     return t.detach().double().clone()
 
-def given_grads(make,          # Makes the layer from its parameters, such as `Lin`
-                params, inp:Tensor, up:Tensor # Parameters, input, upstream gradient
-               ) -> list:      # The gradients of the input and of each parameter
+def given_grads(make,       # Makes the layer from its parameters, such as `Lin`
+                params,     # Its parameters, such as `(w, b)`
+                inp:Tensor, # Its input
+                up:Tensor   # Upstream gradient, of the shape of the output
+               ) -> list:   # The gradients of the input and of each parameter
     "What the layer's own backward pass leaves in `.g`"
-    params, inp = [fresh_copy(p) for p in params], fresh_copy(inp)
+    inp = fresh_copy(inp)
+    params = [fresh_copy(p) for p in params]
     layer = make(*params)
     out = layer(inp)
     out.g = up
     layer.backward()
     return [t.g for t in (inp, *params)]
 
-# %% ../nbs/08_gradcheck.ipynb #3973ed79
 def right_grads(make, params, inp:Tensor, up:Tensor # As for `given_grads`
                ) -> list: # Autograd's gradients of the input and of each parameter
     "What the gradients should be: autograd, through the layer's own forward pass"
-    leaves = [fresh_copy(t).requires_grad_() for t in (inp, *params)]
-    out = make(*leaves[1:])(leaves[0])
-    return list(torch.autograd.grad(out, leaves, up))
-
-def rel_error(got:Tensor, want:Tensor # Two gradients of one tensor
-             ) -> float:              # The largest difference beside the largest entry
-    "How far off is it, relative to its size? `inf` if the shapes differ"
-    if got.shape!=want.shape: return float('inf')
-    return ((got-want).abs().max()/want.abs().max()).item()
+    inp = fresh_copy(inp).requires_grad_()
+    params = [fresh_copy(p).requires_grad_() for p in params]
+    out = make(*params)(inp)
+    return list(torch.autograd.grad(out, [inp, *params], up))
 
 # %% ../nbs/08_gradcheck.ipynb #87219de3
+def rel_error(got:Tensor, want:Tensor # Two gradients of one tensor
+             ) -> float: # The largest difference, divided by the largest entry of `want`
+    "How far off is it, relative to its size? `inf` if the shapes differ"
+    if got.shape != want.shape: return float('inf')
+    difference = (got - want).abs().max()
+    return (difference / want.abs().max()).item()
+
 def small_check(make, params, inp:Tensor, # As for `given_grads`
-                tol:float=1e-8            # So far off may a gradient be
+                tol:float=1e-8            # The largest relative error that is allowed
                ) -> list:                 # For the input and each parameter: is it right?
     "Check a layer with one input: fresh tensors, random upstream gradient, float64"
     with torch.no_grad():
@@ -53,7 +57,7 @@ def small_check(make, params, inp:Tensor, # As for `given_grads`
     up = torch.randn(out.shape, dtype=torch.float64)
     given = given_grads(make, params, inp, up)
     right = right_grads(make, params, inp, up)
-    return [rel_error(g, w)<=tol for g, w in zip(given, right)]
+    return [rel_error(g, r) <= tol for g, r in zip(given, right)]
 
 # %% ../nbs/08_gradcheck.ipynb #73ed9b7b
 def check_backward(target,                # Layer, model, `(forward, backward)`, Function
