@@ -37,14 +37,11 @@ class Softmax(Module):
     def forward(self, inp:Tensor) -> Tensor: return inp.softmax(1)
     def bwd(self, out, inp): inp.g = out*(out.g - (out*out.g).sum(1)[:,None])
 
-# %% ../nbs/09_bugs.ipynb #0552abcf
 class CrossEntropy(Module):
     "Mean of the negative log likelihood of classes `targ`, `(n,)`, under logits `(n, c)`"
     def forward(self, inp:Tensor, targ:Tensor) -> Tensor:
-        "The log of the sum of exponentials, minus the logit of the right class"
         return (inp.logsumexp(1) - inp[range(len(targ)), targ]).mean()
     def bwd(self, out:Tensor, inp:Tensor, targ:Tensor) -> None:
-        "Probabilities minus one for the right class"
         inp.g = (inp.softmax(1) - F.one_hot(targ, inp.shape[1]))/len(targ)
 
 class MseWide(Module):
@@ -55,20 +52,56 @@ class MseWide(Module):
 # %% ../nbs/09_bugs.ipynb #11e46bff
 class _AddLin(Lin): # adds to the gradients of its parameters
     def bwd(self, out, inp):
-        "Remember what is there, and add it to what comes"
-        old = [getattr(t, 'g', None) for t in (self.w, self.b)]
+        "What is there already, plus what comes"
+        old = [getattr(p, 'g', None) for p in (self.w, self.b)]
         super().bwd(out, inp)
-        for t, g in zip((self.w, self.b), old):
-            t.g = t.g if g is None else t.g+g
+        for p, g in zip((self.w, self.b), old):
+            if g is not None: p.g = p.g + g
 
 class _TiedRight(Model):
-    "The right counterpart of `_Tied`: the shares of both uses add up"
+    "A model with one pair of parameters in two layers: the shares of both uses add up"
     tied, Lin = True, _AddLin
     def backward(self):
         "Clear the gradients of the parameters first"
         for l in self.layers[::2]:
             l.w.g = l.b.g = None
         super().backward()
+
+# %% ../nbs/09_bugs.ipynb #21d6c6d9
+def _tower(cls, rand, n, n_in, n_out) -> tuple:
+    "A model of three linear layers, or of one that is used twice and another"
+    w, b = rand(n_in, n_in), rand(n_in)
+    first = [w, b, w, b]
+    if not hasattr(cls, 'tied'):
+        first = [rand(n_in, n_out), rand(n_out), rand(n_out, n_in), b]
+    return cls(*first, rand(n_in, 1), rand(1)), rand(n, n_in), rand(n)
+
+# %% ../nbs/09_bugs.ipynb #714ca7a6
+def suspect(cls:type,                          # One of the catalogue, or a right layer
+            n:int=5, n_in:int=3, n_out:int=4,  # Rows and sizes
+            seed:int=0                         # Of all its numbers
+           ) -> tuple:                         # For `check_backward`, and keywords
+    "A layer with the bug, and inputs for it"
+    gen = torch.Generator().manual_seed(seed)
+    new = lambda *shape: torch.randn(*shape, generator=gen)
+    kw = dict(accumulate=True) if hasattr(cls, 'accumulate') else {}
+    if issubclass(cls, Model): return _tower(cls, new, n, n_in, n_out), kw
+    if issubclass(cls, Lin): return (cls(new(n_in, n_out), new(n_out)), new(n, n_in)), kw
+    if issubclass(cls, Mse): return (cls(), new(n, 1), new(n)), kw
+    if issubclass(cls, MseWide): return (cls(), new(n, n_out), new(n, n_out)), kw
+    logits = new(n, n_out)
+    if not issubclass(cls, CrossEntropy): return (cls(), logits), kw
+    return (cls(), logits, torch.randint(n_out, (n,), generator=gen)), kw
+
+# %% ../nbs/09_bugs.ipynb #6e2d1afb
+def verdict(name:str, **sizes # As for `suspect`
+           ) -> tuple:        # `(is it caught?, is it named?, the report)`
+    "What `check_backward` says of a bug; named if it is one of the first two guesses"
+    args, kw = suspect(BUGS[name].cls, **sizes)
+    report = check_backward(*args, **kw)
+    guesses = [{g.name for g in r.bugs[:2]} for r in report.rows if not r.ok]
+    named = any(name in names for names in guesses)
+    return not report.ok, named, report
 
 # %% ../nbs/09_bugs.ipynb #45c0471f
 @bug('mean_missing')
@@ -79,7 +112,6 @@ class _MeanMissing(Mse):
 class _MeanTwice(Mse):
     def bwd(self, out, inp, targ): inp.g = 2*residual(inp, targ)[:,None]/len(targ)**2
 
-# %% ../nbs/09_bugs.ipynb #d790ddca
 @bug('factor_two_missing')
 class _NoTwo(Mse):
     def bwd(self, out, inp, targ): inp.g = residual(inp, targ)[:,None]/len(targ)
@@ -105,7 +137,6 @@ class _Broadcast(Mse):
 class _ClassMeanMissing(MseWide):
     def bwd(self, out, inp, targ): inp.g = 2*(inp-targ)/len(targ)
 
-# %% ../nbs/09_bugs.ipynb #ec2e1b77
 @bug('overflow')
 class _Overflow(CrossEntropy):
     def bwd(self, out, inp, targ):
@@ -114,7 +145,8 @@ class _Overflow(CrossEntropy):
         inp.g = (e/e.sum(1, keepdim=True) - F.one_hot(targ, inp.shape[1]))/len(targ)
 
 # %% ../nbs/09_bugs.ipynb #ede8c67d
-class _Lin(Lin): # a linear layer that is right, and then spoilt in one place
+class _Lin(Lin):
+    "A linear layer that is right, and then spoilt in one place, by `spoil`"
     def bwd(self, out, inp):
         "First as it should be"
         super().bwd(out, inp)
@@ -128,11 +160,11 @@ class _MeanForSum(_Lin):
 class _NotSummed(_Lin):
     def spoil(self, out, inp): self.b.g = out.g
 
-# %% ../nbs/09_bugs.ipynb #399a0039
 @bug('extra_axis')
 class _ExtraAxis(_Lin):
     def spoil(self, out, inp): self.b.g = out.g.sum(0, keepdim=True)
 
+# %% ../nbs/09_bugs.ipynb #399a0039
 @bug('transposed')
 class _Transposed(_Lin):
     def spoil(self, out, inp): self.w.g = out.g.t() @ inp
@@ -141,7 +173,6 @@ class _Transposed(_Lin):
 class _WNotTransposed(_Lin):
     def spoil(self, out, inp): inp.g = out.g @ self.w
 
-# %% ../nbs/09_bugs.ipynb #382c53c9
 @bug('upstream_ignored')
 class _UpstreamIgnored(_Lin):
     def spoil(self, out, inp): self.w.g = inp.t() @ torch.ones_like(out)
@@ -163,20 +194,21 @@ class _NeverWritten(Lin):
 class _PartlyWritten(_Lin):
     def spoil(self, out, inp): inp.g = torch.cat([inp.g[:-1], torch.nan*inp.g[-1:]])
 
-@bug('stale')
-class _Stale(_Lin):
-    def spoil(self, out, inp): self.w.g = self.first = getattr(self, 'first', self.w.g)
+@bug('overwritten')
+class _Overwritten(Lin): accumulate = True
 
 # %% ../nbs/09_bugs.ipynb #17378155
+@bug('stale')
+class _Stale(_Lin):
+    def spoil(self, out, inp): self.w.g = vars(self).setdefault('first', self.w.g)
+
 @bug('behind')
 class _Behind(_Lin):
     def spoil(self, out, inp):
         "With the input of the call before, if it has the same shape"
-        old, self.old = getattr(self, 'old', inp), inp
+        old = getattr(self, 'old', inp)
+        self.old = inp
         if old.shape==inp.shape: self.w.g = old.t() @ out.g
-
-@bug('overwritten')
-class _Overwritten(Lin): accumulate = True
 
 # %% ../nbs/09_bugs.ipynb #62361037
 @bug('some_rows')
@@ -234,39 +266,3 @@ class _WrongTensor(Model):
 
 @bug('tied_overwritten')
 class _Tied(Model): tied = True
-
-# %% ../nbs/09_bugs.ipynb #21d6c6d9
-def _tower(cls, rand, n, n_in, n_out) -> tuple:
-    "A model of three linear layers, or of one that is used twice and another"
-    w, b = rand(n_in, n_in), rand(n_in)
-    first = [w, b, w, b]
-    if not hasattr(cls, 'tied'):
-        first = [rand(n_in, n_out), rand(n_out), rand(n_out, n_in), b]
-    return cls(*first, rand(n_in, 1), rand(1)), rand(n, n_in), rand(n)
-
-# %% ../nbs/09_bugs.ipynb #714ca7a6
-def suspect(cls:type,                          # One of the catalogue, or a right layer
-            n:int=5, n_in:int=3, n_out:int=4,  # Rows and sizes
-            seed:int=0                         # Of all its numbers
-           ) -> tuple:                         # For `check_backward`, and keywords
-    "A layer with the bug, and inputs for it"
-    gen = torch.Generator().manual_seed(seed)
-    new = lambda *shape: torch.randn(*shape, generator=gen)
-    kw = dict(accumulate=True) if hasattr(cls, 'accumulate') else {}
-    if issubclass(cls, Model): return _tower(cls, new, n, n_in, n_out), kw
-    if issubclass(cls, Lin): return (cls(new(n_in, n_out), new(n_out)), new(n, n_in)), kw
-    if issubclass(cls, Mse): return (cls(), new(n, 1), new(n)), kw
-    if issubclass(cls, MseWide): return (cls(), new(n, n_out), new(n, n_out)), kw
-    logits = new(n, n_out)
-    if not issubclass(cls, CrossEntropy): return (cls(), logits), kw
-    return (cls(), logits, torch.randint(n_out, (n,), generator=gen)), kw
-
-# %% ../nbs/09_bugs.ipynb #6e2d1afb
-def verdict(name:str, **sizes # As for `suspect`
-           ) -> tuple:        # `(is it caught?, is it named?, the report)`
-    "What `check_backward` says of a bug; named is what two guesses for a tensor contain"
-    args, kw = suspect(BUGS[name].cls, **sizes)
-    report = check_backward(*args, **kw)
-    guesses = [{g.name for g in r.bugs[:2]} for r in report.rows if not r.ok]
-    named = any(name in names for names in guesses)
-    return not report.ok, named, report
