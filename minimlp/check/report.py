@@ -6,10 +6,11 @@
 __all__ = ['LEFT', 'Row', 'Report', 'number']
 
 # %% ../../nbs/check/report.ipynb #f94ac2d0
-import base64, html, math, textwrap
+import base64, html, io, math, textwrap
 from dataclasses import dataclass, field
 
 import torch
+from PIL import Image
 
 from .judge import Found
 from ..show import Picture, show_matrices, _matrix
@@ -70,10 +71,14 @@ def _title(self) -> str:
     if shy: return f'{self.what}: no gradient is wrong, but most of {shy} is on a kink'
     return f'{self.what}: every gradient is right'
 
+def _nudged(self) -> str:
+    "How many entries were nudged"
+    return f"{self.nudged} entr{'y' if self.nudged==1 else 'ies'} nudged"
+
 def _foot(self) -> str:
     "What was tried, and what else was seen"
     runs = f"{len(self.tried)} run{'s'*(len(self.tried)!=1)}: {', '.join(self.tried)}"
-    return '; '.join([runs, f'{self.nudged} entries nudged', *self.told])
+    return '; '.join([runs, _nudged(self), *self.told])
 
 Report.title, Report.foot = property(_title), property(_foot)
 
@@ -158,15 +163,22 @@ def _html_row(r:Row) -> str:
     long = [_tag('td', text, LEFT) for text in (verdict, '<br>'.join(guesses))]
     return _tag('tr', first + ''.join(short + long))
 
-# %% ../../nbs/check/report.ipynb #08b257bf
+# %% ../../nbs/check/report.ipynb #a0ff9b1b
+def _small_png(fig) -> str:
+    "A figure as a PNG of few colours, in letters"
+    picture = Image.open(io.BytesIO(fig._repr_png_())).convert('RGB')
+    small = io.BytesIO()
+    picture.quantize(64).save(small, 'png', optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
+
 def _image(self) -> str:
     "The picture as HTML, with its alternative text; nothing if there is none"
     fig = self.side_by_side()
     if fig is None: return ''
-    data = base64.b64encode(fig._repr_png_()).decode()
     names = ' and '.join(name for name, _ in _drawable(self, 3))
     alt = f'The gradient of {names} as it came, as it should be, and the difference'
-    return (f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}" '
+    source = f'data:image/png;base64,{_small_png(fig)}'
+    return (f'<img alt="{html.escape(alt)}" src="{source}" '
             'style="max-width:100%; background:white">')
 
 # %% ../../nbs/check/report.ipynb #62631f11
@@ -178,7 +190,7 @@ def _html(self) -> str:
     look = 'color:inherit; border-collapse:collapse'
     table = _tag('table', _tag('thead', head) + _tag('tbody', body), look)
     told = ''.join(_tag('p', html.escape(said)) for said in self.told)
-    count = f'What was tried: {len(self.tried)} runs, {self.nudged} entries nudged'
+    count = f"What was tried: {len(self.tried)} runs, {_nudged(self)}"
     runs = html.escape(', '.join(self.tried))
     tried = _tag('details', _tag('summary', count) + runs)
     title = _tag('p', _tag('strong', html.escape(self.title)))

@@ -79,8 +79,8 @@ def load_target(what:str,    # `file.py:Name` or `module:Name`, or two names
     "What `minimlp_check` is to check; `ValueError` that says what is missing"
     where, _, names = (what or '').rpartition(':')
     if not where:
-        raise ValueError(f"{what or 'nothing'!r}: say which file or module and which "
-                         "name in it, as in layers.py:MyLayer")
+        raise ValueError(f"{what or 'no layer'}: say which file or module and which name "
+                         "in it, as in layers.py:MyLayer")
     module = _import(where)
     found = [_named(module, where, name) for name in names.split(',')]
     return tuple(found) if len(found)==2 else _made(found[0], args)
