@@ -1,7 +1,8 @@
 """What all tests share: the data they run on, and the last line, `N passed, N failed`.
 
 Tests run on the package's sample, or on full MNIST where MINIMLP_DATA names it. Those marked `full` need the latter, the one marked
-`origin` the text of the walk-through, and those marked `browser` Chromium, npm and smalldocs; where these aren't there, pytest counts them as deselected.
+`origin` the text of the walk-through, those marked `browser` Chromium, npm and smalldocs, and those marked `jax` JAX; where these aren't there, pytest counts
+them as deselected.
 """
 import os, shutil, threading
 from contextlib import contextmanager
@@ -38,13 +39,16 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
 
 
+def pytest_configure(config): config.addinivalue_line('markers', 'jax: needs JAX, which `make bench` installs')
+
+
 def pytest_report_header():
     return (f"data: {'full MNIST' if FULL else 'the sample (MINIMLP_DATA=FOLDER runs the rest on full MNIST)'}; "
             f"browser: {CHROMIUM or 'none (with chromium installed, the site is tested as well)'}")
 
 
 def pytest_collection_modifyitems(config, items):
-    here = dict(full=FULL, origin=ORIGIN.is_dir(), quarto=shutil.which('quarto'),
+    here = dict(full=FULL, origin=ORIGIN.is_dir(), quarto=shutil.which('quarto'), jax=find_spec('jax'),
                 browser=CHROMIUM and shutil.which('npm') and find_spec('smalldocs'))
     left_out = [i for i in items if any(i.get_closest_marker(m) and not there for m, there in here.items())]
     config.hook.pytest_deselected(items=left_out)
