@@ -68,13 +68,13 @@ def check_rows(x:Tensor,     # All rows
                          "in place of rows to get the gradient of some")
 
 # %% ../../nbs/speed/losses.ipynb #5c2e8f11
-def check_batch(model,        # Has `layers`, `loss` and `seen`, the targets of its last pass
+def check_batch(model,        # Has `layers`, `loss`, and the last targets in `seen`
                 x:Tensor,     # As for `check_rows`
                 targ:Tensor,  # As for `check_rows`
                 rows:Tensor,  # As for `check_rows`
                 inp_grad:bool # As for `check_rows`
                ) -> None:
-    "`ValueError` unless a pass over these rows makes sense; labels are looked at when new"
+    "`ValueError` unless a pass makes sense; targets are looked at when new"
     first, last = model.layers[0], model.layers[-1]
     check_lin(x, first.w, first.b)
     check_rows(x, targ, rows, inp_grad)
