@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .forward import check_lin
 from .module import Model
-from .speed.losses import LOSSES, check_loss, check_rows
+from .speed.losses import LOSSES, check_batch
 from .speed.memory import Memory, Part, Room, parts
 from .speed.products import check_kernel, fastest, kernels
 
@@ -34,36 +34,16 @@ class FastModel(Model):
         if kernel: check_kernel(kernel, self.tried, params[0])
         for w in params[::2]:
             w.data = w.detach().t().contiguous().t()
-        self._memory = Memory(self.layers[::2])
-        self._x_g = self._seen = None
+        self._memory, self.seen = Memory(self.layers[::2]), None
 
-# %% ../nbs/11_speed.ipynb #b6a1c0df
-@patch
-def predict(self:FastModel, x:Tensor) -> Tensor:
-    "The last layer's output, `(n, n_out)`; a hidden layer shares its output with its ReLU"
-    for i, l in enumerate(self.layers):
-        linear = i%2==0
-        if linear: check_lin(x, l.w, l.b)
-        l.args = (x,)
-        x = l.out = torch.addmm(l.b, x, l.w) if linear else x.relu_()
-    return x
-
-@patch
-def _check(self:FastModel, x:Tensor, targ:Tensor, rows:Tensor, inp_grad:bool) -> None:
-    "`ValueError` unless a pass over these rows makes sense; labels are looked at when new"
-    check_lin(x, self.layers[0].w, self.layers[0].b)
-    check_rows(x, targ, rows, inp_grad)
-    check_loss(self.loss)
-    if targ is not self._seen:
-        self.loss(self.layers[-1].b.detach().expand(len(targ), -1), targ)
-    self._seen = targ
-
-@patch
-def _buffer(self:FastModel, x:Tensor) -> Tensor:
-    "`x.g`, in the memory of the last pass if it still belongs to `x`"
-    if self._x_g is None or getattr(x, 'g', None) is not self._x_g:
-        self._x_g = x.g = torch.empty_like(x)
-    return x.g
+    def predict(self, x:Tensor) -> Tensor:
+        "The last layer's output; a hidden layer shares its output with its ReLU"
+        for i, l in enumerate(self.layers):
+            linear = i%2==0
+            if linear: check_lin(x, l.w, l.b)
+            l.args = (x,)
+            x = l.out = torch.addmm(l.b, x, l.w) if linear else x.relu_()
+        return x
 
 # %% ../nbs/11_speed.ipynb #92bcd8cf
 def _forward(room:Room, x:Tensor) -> tuple:
@@ -119,10 +99,10 @@ def layer_by_layer(self:FastModel,
                    kernel:str=None        # For this pass; else that of the model
                   ): # Yields the loss, then linear layers, the last one first
     "A pass that pauses once a layer has all its gradients; `ValueError` as from the loss"
-    self._check(x, targ, rows, inp_grad)
+    check_batch(self, x, targ, rows, inp_grad)
     if rows is not None: rows = rows.to(x.device)
     kernel = kernel or self.kernel or self._pick(x, targ, rows)
-    whole = Part(x, targ, rows, self._buffer(x) if inp_grad else None)
+    whole = Part(x, targ, rows, self._memory.input_grad(x) if inp_grad else None)
     *others, last = parts(whole, BLOCK)
     loss = 0.
     for i, part in enumerate(others):
@@ -132,7 +112,6 @@ def layer_by_layer(self:FastModel,
     yield loss + next(last)
     yield from last
 
-# %% ../nbs/11_speed.ipynb #453b3777
 @patch
 @torch.no_grad()
 def forward_and_backward(self:FastModel, *args, **kwargs) -> float: # The loss
@@ -140,6 +119,7 @@ def forward_and_backward(self:FastModel, *args, **kwargs) -> float: # The loss
     loss, *_ = self.layer_by_layer(*args, **kwargs)
     return loss
 
+# %% ../nbs/11_speed.ipynb #453b3777
 @patch
 def train_step(self:FastModel, opt, x:Tensor, y:Tensor, rows:Tensor) -> float:
     "As `minimlp.train.train_step`, which `fit` takes from here"
