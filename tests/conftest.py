@@ -16,7 +16,7 @@ import pytest
 TOP = Path(__file__).resolve().parent.parent
 os.environ['MINIMLP_DATA'] = str(Path(os.environ.get('MINIMLP_DATA') or TOP/'minimlp'/'mnist').resolve())
 os.environ['CI'] = 'true'  # no progress bars
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # threads that wait give their core away: tests run side by side
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # tests run side by side, one on each core
 
 from minimlp.data import load_mnist  # after MINIMLP_DATA is set
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 _context = get_context('forkserver')
-_context.set_forkserver_preload(['torch', 'matplotlib.pyplot', 'sympy', 'nbdev.test', 'IPython.core.interactiveshell'])
+_context.set_forkserver_preload(['torch', 'matplotlib.pyplot', 'sympy', 'nbdev.test'])
 
 
 def forks(n, tasks=1):
