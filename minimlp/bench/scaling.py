@@ -174,7 +174,7 @@ OPS = 4 # for each parameter and row, if nearly all parameters are in the first 
 @dataclass
 class Cost:
     "What a step is made of, in seconds"
-    c:float     # Fixed, each step
+    fixed:float # Each step
     delta:float # To fetch a row
     gamma:float # For each floating-point operation
     alpha:float # For each message
@@ -186,7 +186,7 @@ class Cost:
              n_sends:int=1     # All-reduces; `Parallel` has one for a small network
             ) -> float:
         "Seconds for one step, if nothing is sent while something is computed"
-        work = self.c + bs/p*(self.delta + OPS*params*self.gamma)
+        work = self.fixed + bs/p*(self.delta + OPS*params*self.gamma)
         ring = 2*(p-1)*(n_sends*self.alpha + 4*params*self.beta/p)
         return work + ring
 
