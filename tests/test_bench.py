@@ -1,9 +1,10 @@
 "The benchmark as people run it, and how much memory the fast step takes"
-import json, os, subprocess, sys
+import json, os, sys
 from importlib.util import find_spec
 
 import pytest, torch
 
+from forks import Fork
 from minimlp.bench.race import bench, peak_memory
 from minimlp.bench.report import grid
 from minimlp.data import load_mnist
@@ -14,31 +15,35 @@ MIB = 2**20
 linux = pytest.mark.skipif(not os.path.exists('/proc/self/clear_refs'), reason='the highest point of memory is read from /proc')
 
 
-def run(*args, cwd): return subprocess.run([f'{sys.prefix}/bin/minimlp_bench', '--data', 'sample', *map(str, args)], cwd=cwd, capture_output=True, text=True)
+def run(*args, cwd):
+    "The command's status, output and errors"
+    p = Fork([f'{sys.prefix}/bin/minimlp_bench', '--data', 'sample', *args], cwd)
+    out, err = p.communicate()
+    return p.returncode, out, err
 
 
 def test_command(tmp_path):
-    r = run('--rounds', 2, '--work', 'pass', '--peers', 'nn.Module,NumPy,bare products', '--quick', '--out', 'b.json', cwd=tmp_path)
-    assert (r.returncode, r.stderr)==(0, ''), r.stderr
+    code, said, err = run('--rounds', 2, '--work', 'pass', '--peers', 'nn.Module,NumPy,bare products', '--quick', '--out', 'b.json', cwd=tmp_path)
+    assert (code, err)==(0, ''), err
     res = json.loads((tmp_path/'b.json').read_text())
     assert list(res['works'])==['pass + inp.g', 'pass', 'pass CE'] and all(len(t)==2 for w in res['works'].values() for t in w.values())
-    for name in ('FastModel, ms', 'nn.Module', 'NumPy', 'bare products', 'GFLOP/s', torch.__version__, '5,000 rows'): assert name in r.stdout, name
+    for name in ('FastModel, ms', 'nn.Module', 'NumPy', 'bare products', 'GFLOP/s', torch.__version__, '5,000 rows'): assert name in said, name
     assert (tmp_path/'b.png').read_bytes()[1:4]==b'PNG'
 
 
 def test_scale(tmp_path):
-    r = run('--scale', '--rounds', 2, '--out', 's.json', cwd=tmp_path)
-    assert (r.returncode, r.stderr)==(0, ''), r.stderr
+    code, said, err = run('--scale', '--rounds', 2, '--out', 's.json', cwd=tmp_path)
+    assert (code, err)==(0, ''), err
     lines = json.loads((tmp_path/'s.json').read_text())['lines']
     assert {(l['who'], l['ranks']) for l in lines}=={('ours', 1), ('DDP', 1), ('ours', 2), ('DDP', 2)} and all(l['rows']>0 for l in lines)
-    assert all((l['bytes']>0)==(l['ranks']>1) for l in lines) and 'efficiency' in r.stdout and 'kB sent per step' in r.stdout
+    assert all((l['bytes']>0)==(l['ranks']>1) for l in lines) and 'efficiency' in said and 'kB sent per step' in said
 
 
 @pytest.mark.parametrize('args, words', [(['--peers', 'Theano'], 'expected names out of: FastModel'), (['--work', 'lunch'], 'expected a part of one of: pass + inp.g'),
                                          (['--out', 'no/such/b.json'], 'in a folder that exists'), (['--out', 'b.txt'], 'expected a .json')])
 def test_wrong_options(args, words, tmp_path):
-    r = run(*args, cwd=tmp_path)
-    assert r.returncode==2 and words in r.stderr and 'Traceback' not in r.stderr
+    code, said, err = run(*args, cwd=tmp_path)
+    assert code==2 and words in err and 'Traceback' not in err
 
 
 @pytest.mark.skipif(find_spec('tinygrad') is not None, reason='tinygrad is installed here')

@@ -12,7 +12,7 @@ import nbformat, pytest
 
 from conftest import TOP
 from minimlp.data import SAMPLE
-from pages import failure, forks
+from forks import failure, pool
 
 TARGETS = re.compile(r'_grad$|backward$|^bwd$|^_upstream$|^step$|^update$|^_block$|^_forward$|^_leave$|^_cross_entropy$|^_one_hot$|^_squares$')
 SWAPS = [(r'\.sum\(', '.mean('), (r'\.t\(\)', ''), (r'>', '<'), (r'>', '>='), (r'2\. \* ', ''), (r' / len\(targ\)', ''), (r'reversed\((.*?)\)', r'\1'),
@@ -55,8 +55,8 @@ def test_every_mutant_is_killed(chapter, tmp_path):
             files[what] = tmp_path/f'{Path(chapter).name}-{len(files)}.ipynb'
             nbformat.write(nb, files[what])
         cell.source = right
-    with forks(2, tasks=24) as pool: # a notebook's tensors go with the process
-        lives = dict(zip(files, pool.map(lives_on, files.values())))
+    with pool(2, tasks=24) as both: # a notebook's tensors go with the process
+        lives = dict(zip(files, both.map(lives_on, files.values())))
     assert lives.pop('as it is') and len(lives)>=5
     alive = sorted(what for what, yes in lives.items() if yes)
     assert alive==sorted(s for c, s in SURVIVORS if c==chapter), f'{len(alive)} of {len(lives)} mutants live on'

@@ -7,7 +7,7 @@ from nbclient import NotebookClient
 
 from conftest import NBS, TOP
 from minimlp.data import SAMPLE
-from pages import failure, forks
+from forks import failure, pool
 from readme import readme
 
 each = pytest.mark.parametrize('nb', NBS, ids=lambda p: str(p.relative_to(TOP/'nbs')))
@@ -22,7 +22,7 @@ def nbdev_in(folder, command, *args):
 @each
 def test_runs(nb):
     "As `nbdev_test` runs it, on the package's sample, in a process of its own; `test_in_jupyter` runs it on full MNIST"
-    with forks(1) as pool: assert not (said := pool.submit(failure, nb, SAMPLE).result()), said
+    with pool(1) as one: assert not (said := one.submit(failure, nb, SAMPLE).result()), said
 
 
 @pytest.fixture

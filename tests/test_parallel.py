@@ -4,12 +4,20 @@ import json, os, signal, socket, subprocess, sys, time
 import pytest, torch
 from safetensors.torch import load_file
 
+from forks import Fork
 from minimlp.ranks import launch
 from minimlp.runs.checkpoint import load_run
 
 TRAIN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample', '--sizes', '784,20,10', '--bs', '150', '--kernel', 'mm'] # of 5,000 rows 50 are left over; one kernel, so that bits can be compared
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
+
+@pytest.fixture(scope='module', autouse=True)
+def forked():
+    "The ranks of `launch` are forks here; chapter 12 and its pages start Python anew"
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr('minimlp.ranks._start', lambda code, shared, rank: Fork([sys.executable, '-c', code], env={**shared, 'RANK': str(rank), 'LOCAL_RANK': str(rank)}))
+        yield
 
 
 # Same weights
@@ -153,8 +161,7 @@ def by_hand(*args, world=2, port=None, others=()):
     "The command as ranks without torchrun; `others` are further arguments for the last rank"
     with socket.create_server(('127.0.0.1', 0)) as s: port = port or s.getsockname()[1]
     env = {**ENV, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'WORLD_SIZE': str(world)}
-    return [subprocess.Popen([*TRAIN, *args, *(others if r==world-1 else ())], env={**env, 'RANK': str(r), 'LOCAL_RANK': str(r)},
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for r in range(world)]
+    return [Fork([*TRAIN, *args, *(others if r==world-1 else ())], env={**env, 'RANK': str(r), 'LOCAL_RANK': str(r)}) for r in range(world)]
 
 
 def ends(ps, seconds):

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from forks import Fork
 from minimlp.cli.train import settings_of
 from minimlp.data import SAMPLE, load_share, load_test
 from minimlp.fast import FastModel
@@ -24,7 +25,7 @@ RUN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample']
 LONG = ['--sizes', '784,200,10', '--epochs', '30', '--opt', 'adam', '--lr', '0.001', '--kernel', 'mm'] # one kernel: the same bits from run to run
 
 
-def start(out, *args, **kw): return subprocess.Popen([*RUN, *args, '--out', str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kw)
+def start(out, *args): return Fork([*RUN, *args, '--out', out])
 
 
 def finish(p):
@@ -111,7 +112,8 @@ def test_full_disk_is_told_before_training(tmp_path):
     "Writing fails for real, beyond 10 kB, and no epoch has been trained"
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
     t0 = time.time()
-    code, said, err = finish(start(tmp_path/'new', '--epochs', '100000', preexec_fn=limit))
+    cmd = [*RUN, '--epochs', '100000', '--out', str(tmp_path/'new')]
+    code, said, err = finish(subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limit))
     assert code==2 and "can't be written (File too large)" in err and 'Traceback' not in err and 'epoch ' not in said, err
     assert time.time()-t0<60
 
