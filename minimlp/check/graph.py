@@ -86,7 +86,8 @@ def named(node:Node) -> tuple:
 def role(node:Node) -> tuple: # `(slug, words)`
     "What an operation computes, as people call it"
     if node.name: return 'input', f'`{node.name}`'
-    before = node.parts[0] if node.parts and node.parts[0] else Node('')
+    before = node.parts[0] if node.parts else None
+    if before is None: return named(node)
     known, alone = role(before), len([p for p in node.parts if p])==1
     if node.op in ('sum', 'mean') and squared(before): return squares(node)
     if node.op in ('div', 'truediv') and alone and before.op=='sum' and known==NORM:
