@@ -41,7 +41,7 @@ def conv1d_back(dout, cache):
         dw[:, :, k] = torch.einsum('nol,ncl->oc', dout, x[:, :, k:k+n])
     return dx, dw, dout.sum((0, 2))
 
-@wrong(of=conv1d_back, says='overwritten')
+@wrong(of=conv1d_back, says='indices_overwritten tied_overwritten')
 def conv1d_windows_overwritten(dout, cache):
     x, w = cache
     n, dx = dout.shape[2], torch.zeros_like(x)
@@ -54,7 +54,7 @@ def conv1d_kernel_flipped(dout, cache):
     dx, dw, db = conv1d_back(dout, cache)
     return dx, dw.flip(2), db
 
-@wrong(of=conv1d_back, says='w_not_transposed operands transpos flipped')
+@wrong(of=conv1d_back, says='flipped operand_flipped')
 def conv1d_input_by_flipped_kernel(dout, cache):
     x, w = cache
     return conv1d_back(dout, (x, w.flip(2)))[0], *conv1d_back(dout, cache)[1:]
@@ -64,7 +64,7 @@ def conv1d_bias_sums_rows_only(dout, cache):
     dx, dw, _ = conv1d_back(dout, cache)
     return dx, dw, dout.sum(0)
 
-@wrong(of=conv1d_back, says='mean')
+@wrong(of=conv1d_back, says='mean_for_sum')
 def conv1d_bias_averages(dout, cache):
     dx, dw, _ = conv1d_back(dout, cache)
     return dx, dw, dout.mean(0).sum(1)
@@ -109,7 +109,7 @@ class Conv2dCrops(Conv2dStrided):
         return F.fold(cols, (h, w), self.kernel, stride=self.stride)[:, :, :-2*self.pad, :-2*self.pad]
 
 
-@wrong(of=Conv2d, says='')
+@wrong(of=Conv2d, says='rows_missing')
 class Conv2dFirstRow(Conv2d):
     def weights(self, dout):
         super().weights(dout)
@@ -124,7 +124,7 @@ class Conv2dAddsUp(Conv2d):
         self.dW = self.total
 
 
-@wrong(of=Conv2d, says='transposed reshaped')
+@wrong(of=Conv2d, says='transposed')
 class Conv2dTransposed(Conv2d):
     def weights(self, dout):
         super().weights(dout)
@@ -153,7 +153,7 @@ class GroupedConv(torch.autograd.Function):
         dw = torch.nn.grad.conv2d_weight(x, w.shape, dout, stride=2, groups=ctx.groups)
         return dx, dw, None
 
-@wrong(of=GroupedConv, says='')
+@wrong(of=GroupedConv, says='permuted')
 class GroupsExchanged(GroupedConv):
     @staticmethod
     def backward(ctx, dout):
@@ -187,12 +187,12 @@ def depthwise_back(dout, cache):
         dw[:, k] = (dout*x[:, :, k:k+n]).sum((0, 2))
     return dx, dw
 
-@wrong(of=depthwise_back, says='mean size')
+@wrong(of=depthwise_back, says='class_mean_extra size_mean_extra mean_for_sum')
 def conv1d_depthwise_mean_over_positions(dout, cache):
     dx, dw = depthwise_back(dout, cache)
     return dx, dw/dout.shape[2]
 
-@wrong(of=depthwise_back, says='path column tap')
+@wrong(of=depthwise_back, says='path_missing some_columns')
 def conv1d_depthwise_last_tap_forgotten(dout, cache):
     dx, dw = depthwise_back(dout, cache)
     dw[:, -1] = 0
@@ -220,7 +220,7 @@ def transposed_back(dout, cache):
 @right(*normal((2, 3, 4), (3, 2, 3)), 2, forward=transposed_forward)
 def conv1d_transposed(dout, cache): return (*transposed_back(dout, cache), None)
 
-@wrong(of=conv1d_transposed, says='path missing')
+@wrong(of=conv1d_transposed, says='path_missing')
 def conv1d_transposed_first_tap_only(dout, cache):
     x, w, stride = cache
     d = dout[:, :, :(x.shape[2]-1)*stride+1:stride]
@@ -279,7 +279,7 @@ def pointwise_back(dout, cache):
     x, w = cache
     return np.einsum('nohw,oc->nchw', dout, w), np.einsum('nohw,nchw->oc', dout, x)
 
-@wrong(of=pointwise_back, says='w_not_transposed transpos')
+@wrong(of=pointwise_back, says='w_not_transposed')
 def conv1x1_numpy_weights_transposed(dout, cache):
     x, w = cache
     return np.einsum('nohw,co->nchw', dout, w), pointwise_back(dout, cache)[1]
@@ -313,19 +313,19 @@ class MaxPool(Module):
 
     def bwd(self, out, x): x.g = untiled(self.where*out.g[..., None])
 
-@wrong(of=MaxPool, says='mask')
+@wrong(of=MaxPool, says='mask_missing')
 class MaxPoolEverywhere(MaxPool):
     def bwd(self, out, x): x.g = untiled(out.g[..., None].expand(*out.shape, 4))
 
-@wrong(of=MaxPool, says='constant_factor factor')
+@wrong(of=MaxPool, says='constant_factor')
 class MaxPoolMeans(MaxPool):
     def bwd(self, out, x): x.g = untiled(self.where*out.g[..., None])/4
 
-@wrong(of=MaxPool, says='reshaped permuted mask')
+@wrong(of=MaxPool, says='reshaped')
 class MaxPoolReshaped(MaxPool):
     def bwd(self, out, x): x.g = (self.where*out.g[..., None]).reshape(x.shape)
 
-@wrong(of=MaxPool, says='mask permuted places')
+@wrong(of=MaxPool, says='permuted mask_wrong')
 class MinForMax(MaxPool):
     def bwd(self, out, x): x.g = untiled(F.one_hot(tiles(x).argmin(-1), 4)*out.g[..., None])
 
@@ -340,7 +340,7 @@ def sliding_max_back(dout, cache):
     x, i = cache
     return torch.zeros_like(x).scatter_add_(2, i, dout)
 
-@wrong(of=sliding_max_back, says='indices_overwritten overwritten')
+@wrong(of=sliding_max_back, says='indices_overwritten')
 def max_pool_sliding_overwritten(dout, cache):
     x, i = cache
     return torch.zeros_like(x).scatter_(2, i, dout)
@@ -359,7 +359,7 @@ class AvgPool:
         k = self.size
         return dout.repeat_interleave(k, 2).repeat_interleave(k, 3)/k**2
 
-@wrong(of=AvgPool, says='constant_factor mean')
+@wrong(of=AvgPool, says='constant_factor')
 class SumPoolBack(AvgPool):
     def backward(self, dout): return super().backward(dout)*self.size**2
 
@@ -367,7 +367,7 @@ class SumPoolBack(AvgPool):
 class AvgPoolOneSide(AvgPool):
     def backward(self, dout): return super().backward(dout)*self.size
 
-@wrong(of=AvgPool, says='permuted')
+@wrong(of=AvgPool, says='permuted reshaped')
 class AvgPoolTiled(AvgPool):
     def backward(self, dout): return dout.repeat(1, 1, self.size, self.size)/self.size**2
 
@@ -390,7 +390,7 @@ def adaptive_back(dout, cache):
         dx[..., a:b] += dout[..., i:i+1]/(b-a)
     return dx, None
 
-@wrong(of=adaptive_back, says='overwritten path')
+@wrong(of=adaptive_back, says='indices_overwritten tied_overwritten')
 def adaptive_bins_overwritten(dout, cache):
     shape, m = cache
     dx = dout.new_zeros(shape)
@@ -398,7 +398,7 @@ def adaptive_bins_overwritten(dout, cache):
         dx[..., a:b] = dout[..., i:i+1]/(b-a)
     return dx, None
 
-@wrong(of=adaptive_back, says='factor mean')
+@wrong(of=adaptive_back, says='constant_factor')
 def adaptive_bins_taken_for_equal(dout, cache):
     shape, m = cache
     dx = dout.new_zeros(shape)
@@ -412,11 +412,11 @@ class GlobalMean(Module):
     def forward(self, x): return x.mean((2, 3))
     def bwd(self, out, x): x.g = out.g[:, :, None, None].expand_as(x)/(x.shape[2]*x.shape[3])
 
-@wrong(of=GlobalMean, says='size_mean_missing mean')
+@wrong(of=GlobalMean, says='size_mean_missing')
 class GlobalSum(GlobalMean):
     def bwd(self, out, x): x.g = out.g[:, :, None, None].expand_as(x)/x.shape[3]
 
-@wrong(of=GlobalMean, says='squeezed shape')
+@wrong(of=GlobalMean, says='squeezed')
 class GlobalFlat(GlobalMean):
     def bwd(self, out, x): x.g = out.g/(x.shape[2]*x.shape[3])
 
@@ -436,7 +436,7 @@ class GlobalMax(torch.autograd.Function):
         dx = dout.new_zeros(ctx.shape).flatten(2)
         return dx.scatter_(2, i[..., None], dout[..., None]).reshape(ctx.shape)
 
-@wrong(of=GlobalMax, says='reshaped transposed')
+@wrong(of=GlobalMax, says='transposed')
 class GlobalMaxOff(GlobalMax):
     @staticmethod
     def backward(ctx, dout): return GlobalMax.backward(ctx, dout).mT
@@ -452,7 +452,7 @@ def padded_mean(x):
 def padded_mean_back(dout, count):
     return F.conv1d(dout/count, torch.ones(1, 1, 3, dtype=dout.dtype), padding=1)
 
-@wrong(of=padded_mean_back, says='column edge factor')
+@wrong(of=padded_mean_back, says='factor_missing some_columns')
 def average_pool_counts_the_padding(dout, count): return padded_mean_back(dout*count/3, count)
 
 
@@ -466,13 +466,13 @@ def nearest_back(dout, shape):
     n, c, h, w = shape
     return dout.reshape(n, c, h, 2, w, 2).sum((3, 5))
 
-@wrong(of=nearest_back, says='constant_factor')
+@wrong(of=nearest_back, says='constant_factor mean_for_sum')
 def upsample_nearest_averages(dout, shape): return nearest_back(dout, shape)/4
 
-@wrong(of=nearest_back, says='path missing')
+@wrong(of=nearest_back, says='not_summed path_missing indices_overwritten')
 def upsample_nearest_first_of_four(dout, shape): return dout[:, :, ::2, ::2]
 
-@wrong(of=nearest_back, says='')
+@wrong(of=nearest_back, says='reshaped permuted')
 def upsample_nearest_other_tiling(dout, shape):
     n, c, h, w = shape
     return dout.reshape(n, c, 2, h, 2, w).sum((2, 4))
@@ -497,14 +497,14 @@ def interpolate_back(dout, cache):
     dx = torch.zeros_like(x).index_add_(1, left, dout*(1-part))
     return dx.index_add_(1, left+1, dout*part), None
 
-@wrong(of=interpolate_back, says='operands swapped')
+@wrong(of=interpolate_back, says='operands_swapped')
 def upsample_linear_neighbours_exchanged(dout, cache):
     x, m = cache
     left, part = linear_steps(x.shape[1], m, x)
     dx = torch.zeros_like(x).index_add_(1, left, dout*part)
     return dx.index_add_(1, left+1, dout*(1-part)), None
 
-@wrong(of=interpolate_back, says='indices_overwritten overwritten')
+@wrong(of=interpolate_back, says='indices_overwritten')
 def upsample_linear_overwritten(dout, cache):
     x, m = cache
     left, part = linear_steps(x.shape[1], m, x)
@@ -534,7 +534,7 @@ class ZeroPad:
 class ZeroPadSides(ZeroPad):
     def backward(self, dout): return dout[..., self.right:dout.shape[-1]-self.left]
 
-@wrong(of=ZeroPad, says='shape not_summed broadcast')
+@wrong(of=ZeroPad, says='derivative_missing upstream_passed')
 class ZeroPadKept(ZeroPad):
     def backward(self, dout): return dout
 
@@ -549,10 +549,10 @@ def reflect_back(dout, cache):
     dx[:, -3:-1] += dout[:, -2:].flip(1)
     return dx
 
-@wrong(of=reflect_back, says='path missing')
+@wrong(of=reflect_back, says='path_missing')
 def reflect_pad_mirrors_forgotten(dout, cache): return dout[:, 2:-2]
 
-@wrong(of=reflect_back, says='not_reversed flip permuted')
+@wrong(of=reflect_back, says='derivative_missing not_reversed')
 def reflect_pad_not_turned(dout, cache):
     dx = reflect_back(dout, cache)
     dx[:, 1:3] += dout[:, :2]-dout[:, :2].flip(1)
@@ -569,7 +569,7 @@ def edge_pad_back(dout, cache):
     dx[:, -1] += dout[:, -1]
     return dx
 
-@wrong(of=edge_pad_back, says='column edge path')
+@wrong(of=edge_pad_back, says='path_missing some_columns')
 def edge_pad_one_copy_forgotten(dout, cache):
     dx = edge_pad_back(dout, cache)
     dx[:, 0] -= dout[:, 0]
@@ -607,7 +607,7 @@ class Roll(Module):
     def forward(self, x): return x.roll(self.by, 1)
     def bwd(self, out, x): x.g = out.g.roll(-self.by, 1)
 
-@wrong(of=Roll, says='not_reversed shifted')
+@wrong(of=Roll, says='not_reversed')
 class RollOn(Roll):
     def bwd(self, out, x): x.g = out.g.roll(self.by, 1)
 
@@ -633,13 +633,13 @@ class ResidualSkipLost(Residual):
         super().bwd(out, x)
         x.g = x.g-out.g
 
-@wrong(of=Residual, says='path_missing missing')
+@wrong(of=Residual, says='path_missing')
 class ResidualBranchLost(Residual):
     def bwd(self, out, x):
         super().bwd(out, x)
         x.g = out.g
 
-@wrong(of=Residual, says='doubled twice')
+@wrong(of=Residual, says='skip_doubled')
 class ResidualTwice(Residual):
     def bwd(self, out, x):
         super().bwd(out, x)
@@ -659,10 +659,10 @@ def gated_back(dout, cache, carry=True):
     dh = dout*t*(1-h*h)
     return dout*(1-t)+dt@w.t()+dh@v.t(), x.t()@dt, x.t()@dh
 
-@wrong(of=gated_back, says='path_missing missing')
+@wrong(of=gated_back, says='path_missing')
 def highway_carry_gate_forgotten(dout, cache): return gated_back(dout, cache, carry=False)
 
-@wrong(of=gated_back, says='path_missing missing')
+@wrong(of=gated_back, says='path_missing')
 def highway_carried_input_forgotten(dout, cache):
     dx, dw, dv = gated_back(dout, cache)
     return dx-dout*(1-cache[3]), dw, dv
@@ -737,13 +737,13 @@ def lookup_numpy_plus_equals(dout, cache):
 def add_at(base, src, i): return base.index_add(0, i, src, alpha=.5), i
 
 
-@right(*normal((3, 2), (5, 2)), torch.tensor([0, 2, 0, 1, 2]), forward=add_at)
+@right(*normal((3, 2), (5, 2)), torch.tensor([0, 2, 0, 2, 2]), forward=add_at)
 def index_added(dout, i): return (dout.clone(), .5*dout[i], None)
 
-@wrong(of=index_added, says='factor_two alpha factor')
+@wrong(of=index_added, says='factor_two constant_factor')
 def index_added_alpha_forgotten(dout, i): return (dout.clone(), dout[i], None)
 
-@wrong(of=index_added, says='mask')
+@wrong(of=index_added, says='some_rows mask_wrong')
 def index_added_base_stopped(dout, i):
     dbase = dout.clone()
     dbase[i] = 0
@@ -775,13 +775,13 @@ class Bag(Module):
         share = out.g[:, None].expand(*i.shape, -1)/i.shape[1]
         self.w.g = torch.zeros_like(self.w).index_add_(0, i.flatten(), share.flatten(0, 1))
 
-@wrong(of=Bag, says='size_mean_missing mean')
+@wrong(of=Bag, says='size_mean_missing')
 class BagSums(Bag):
     def bwd(self, out, i):
         super().bwd(out, i)
         self.w.g = self.w.g*i.shape[1]
 
-@wrong(of=Bag, says='indices_overwritten overwritten')
+@wrong(of=Bag, says='indices_overwritten')
 class BagOverwrites(Bag):
     def bwd(self, out, i):
         self.w.g = torch.zeros_like(self.w)
@@ -803,7 +803,7 @@ def pick_back(dout, cache):
     return dx, None
 
 
-@wrong(of=pick_back, says='permuted flipped')
+@wrong(of=pick_back, says='permuted')
 def boolean_mask_by_columns(dout, cache):
     x, mask = cache
     dx = torch.zeros_like(x)
@@ -822,12 +822,12 @@ def segment_mean_back(dout, cache):
     seg, count = cache
     return (dout/count)[seg], None
 
-@wrong(of=segment_mean_back, says='factor divi missing')
+@wrong(of=segment_mean_back, says='factor_missing')
 def mean_by_segment_not_divided(dout, cache):
     seg, _ = cache
     return dout[seg], None
 
-@wrong(of=segment_mean_back, says='factor mean')
+@wrong(of=segment_mean_back, says='factor_missing')
 def mean_by_segment_divided_by_all(dout, cache):
     seg, count = cache
     return dout[seg]/len(seg), None
@@ -847,12 +847,12 @@ def padded_lookup_back(dout, cache):
     return None, dw
 
 
-@wrong(of=padded_lookup_back, says='some_rows row path')
+@wrong(of=padded_lookup_back, says='some_rows mask_missing')
 def padding_index_trained(dout, cache):
     i, w = cache
     return None, torch.zeros_like(w).index_add_(0, i, dout)
 
-@wrong(of=padded_lookup_back, says='some_rows row mask')
+@wrong(of=padded_lookup_back, says='some_rows')
 def padding_index_last_row_held(dout, cache):
     i, w = cache
     dw = torch.zeros_like(w).index_add_(0, i, dout)
@@ -871,7 +871,7 @@ def sorted_rows(dout, i): return torch.zeros_like(dout).scatter(1, i, dout)
 @wrong(of=sorted_rows, says='permuted')
 def sorted_rows_order_applied_again(dout, i): return dout.gather(1, i)
 
-@wrong(of=sorted_rows, says='permuted upstream passes')
+@wrong(of=sorted_rows, says='wrong_tensor derivative_missing permuted upstream_passed')
 def sorted_rows_left_in_order(dout, i): return dout.clone()
 
 
@@ -885,7 +885,7 @@ def largest_back(dout, cache):
     x, i = cache
     return torch.zeros_like(x).scatter(1, i, dout), None
 
-@wrong(of=largest_back, says='permuted flipped places')
+@wrong(of=largest_back, says='permuted flipped')
 def top_k_smallest_first(dout, cache): return largest_back(dout.flip(1), cache)
 
 
@@ -897,7 +897,7 @@ def middle(x):
 @right(*normal((3, 5)), forward=middle)
 def median(dout, c): return F.one_hot(c[1], c[0].shape[1])*dout[:, None]
 
-@wrong(of=median, says='mask')
+@wrong(of=median, says='mask_missing')
 def median_spread_over_the_row(dout, c): return (dout[:, None]/c[0].shape[1]).expand_as(c[0])
 
 
@@ -912,13 +912,13 @@ class CumSum(Module):
 class CumSumForward(CumSum):
     def bwd(self, out, x): x.g = out.g.cumsum(1)
 
-@wrong(of=CumSum, says='path shifted own')
+@wrong(of=CumSum, says='shifted path_missing')
 class CumSumShort(CumSum):
     def bwd(self, out, x):
         super().bwd(out, x)
         x.g = x.g-out.g
 
-@wrong(of=CumSum, says='axis')
+@wrong(of=CumSum, says='wrong_axis')
 class CumSumOtherAxis(CumSum):
     def bwd(self, out, x): x.g = out.g.flip(0).cumsum(0).flip(0)
 
@@ -933,7 +933,7 @@ def running_product_back(dout, cache):
     x, out = cache
     return (dout*out).flip(1).cumsum(1).flip(1)/x
 
-@wrong(of=running_product_back, says='path')
+@wrong(of=running_product_back, says='diagonal_only')
 def cumprod_last_factor_only(dout, cache):
     x, out = cache
     return dout*out/x
@@ -952,7 +952,7 @@ def running_max(x):
 @right(*normal((3, 5)), forward=running_max)
 def cummax(dout, c): return torch.zeros_like(c[0]).scatter_add(1, c[1], dout)
 
-@wrong(of=cummax, says='overwritten')
+@wrong(of=cummax, says='indices_overwritten')
 def cummax_overwritten(dout, c): return torch.zeros_like(c[0]).scatter(1, c[1], dout)
 
 
@@ -969,7 +969,7 @@ def steps_back(dout, shape):
 @wrong(of=steps_back, says='sign')
 def differences_sign(dout, shape): return -steps_back(dout, shape)
 
-@wrong(of=steps_back, says='path_missing missing')
+@wrong(of=steps_back, says='path_missing')
 def differences_one_side_only(dout, shape): return F.pad(dout, (1, 0))
 
 
@@ -993,12 +993,12 @@ def decayed_back(dout, cache):
         dh = dh*a[t]
     return dx, da
 
-@wrong(of=decayed_back, says='')
+@wrong(of=decayed_back, says='shifted')
 def linear_scan_decay_of_the_step_before(dout, cache):
     a, hs = cache
     return decayed_back(dout, (a.roll(1, 0), hs))
 
-@wrong(of=decayed_back, says='')
+@wrong(of=decayed_back, says='shifted')
 def linear_scan_state_of_the_same_step(dout, cache):
     a, hs = cache
     dx, _ = decayed_back(dout, cache)
@@ -1029,7 +1029,7 @@ def batched_back(dout, cache):
 @wrong(*normal((2, 3, 3), (2, 3, 3)), of=batched_back, says='w_not_transposed')
 def matmul_batched_square_not_transposed(dout, c): return dout@c[1], c[0].mT@dout
 
-@wrong(of=batched_back, says='transposed reshaped')
+@wrong(of=batched_back, says='reshaped')
 def matmul_batched_result_transposed(dout, c): return (dout@c[1].mT, (dout.mT@c[0]).reshape(c[1].shape))
 
 
@@ -1041,7 +1041,7 @@ def shared_weights_back(dout, cache):
 @wrong(of=shared_weights_back, says='not_summed')
 def matmul_shared_not_summed(dout, cache): return batched_back(dout, cache)
 
-@wrong(of=shared_weights_back, says='mean_for_sum mean')
+@wrong(of=shared_weights_back, says='mean_for_sum')
 def matmul_shared_averages(dout, c): return (dout@c[1].t(), (c[0].mT@dout).mean(0))
 
 
@@ -1085,7 +1085,7 @@ class InverseSign(Inverse):
     @staticmethod
     def backward(ctx, dout): return -Inverse.backward(ctx, dout)
 
-@wrong(of=Inverse, says='transpos')
+@wrong(of=Inverse, says='w_not_transposed transposed')
 class InverseNotTransposed(Inverse):
     @staticmethod
     def backward(ctx, dout):
@@ -1101,10 +1101,10 @@ def det(a):
 @right(torch.stack([regular(3), regular(3).t()+.1]), forward=det)
 def determinant(dout, c): return (dout*c[1])[:, None, None]*torch.linalg.inv(c[0]).mT
 
-@wrong(of=determinant, says='transposed reshaped')
+@wrong(of=determinant, says='transposed w_not_transposed')
 def determinant_inverse_not_transposed(dout, c): return (dout*c[1])[:, None, None]*torch.linalg.inv(c[0])
 
-@wrong(of=determinant, says='factor_missing factor_per derivative')
+@wrong(of=determinant, says='factor_missing')
 def determinant_forgotten(dout, c):
     "The gradient of its logarithm"
     return dout[:, None, None]*torch.linalg.inv(c[0]).mT
@@ -1121,7 +1121,7 @@ def solve_back(dout, cache):
     db = torch.linalg.solve(a.mT, dout)
     return -db@x.mT, db
 
-@wrong(of=solve_back, says='transpos')
+@wrong(of=solve_back, says='w_not_transposed')
 def linear_solve_not_transposed(dout, cache):
     a, x = cache
     db = torch.linalg.solve(a, dout)
@@ -1161,7 +1161,7 @@ def trace(a): return torch.einsum('nii->n', a), a
 @right(*normal((2, 3, 3)), forward=trace)
 def traces(dout, a): return dout[:, None, None]*torch.eye(a.shape[1], dtype=a.dtype)
 
-@wrong(of=traces, says='mask')
+@wrong(of=traces, says='mask_missing')
 def traces_everywhere(dout, a): return dout[:, None, None].expand_as(a).clone()
 
 
@@ -1171,10 +1171,10 @@ def outer(x, y): return x[:, None]*y, (x, y)
 @right(*arrays((3,), (4,)), forward=outer)
 def outer_product(dout, c): return (dout@c[1], dout.T@c[0])
 
-@wrong(*arrays((3,), (3,)), of=outer_product, says='transpos operands w_not')
+@wrong(*arrays((3,), (3,)), of=outer_product, says='w_not_transposed operands_swapped transposed')
 def outer_product_of_equals_exchanged(dout, c): return (dout.T@c[1], dout@c[0])
 
-@wrong(of=outer_product, says='factor_missing operand input')
+@wrong(of=outer_product, says='factor_missing')
 def outer_product_factor_forgotten(dout, c): return (dout.sum(1), dout.T@c[0])
 
 
@@ -1186,12 +1186,12 @@ def quadratic_back(dout, cache):
     x, a = cache
     return dout[:, None]*(x@(a+a.t())), x.t()@(dout[:, None]*x)
 
-@wrong(of=quadratic_back, says='path_missing missing transpos')
+@wrong(of=quadratic_back, says='w_not_transposed path_missing')
 def quadratic_form_taken_for_symmetric(dout, cache):
     x, a = cache
     return 2*dout[:, None]*(x@a), quadratic_back(dout, cache)[1]
 
-@wrong(of=quadratic_back, says='path_missing missing')
+@wrong(of=quadratic_back, says='path_missing')
 def quadratic_form_one_side_only(dout, cache):
     x, a = cache
     return dout[:, None]*(x@a), quadratic_back(dout, cache)[1]
@@ -1208,13 +1208,13 @@ def lower_solve_back(dout, cache):
     db = torch.linalg.solve_triangular(low.mT, dout, upper=True)
     return -(db@x.mT).tril(), db
 
-@wrong(of=lower_solve_back, says='tri mask place')
+@wrong(of=lower_solve_back, says='mask_missing')
 def triangular_solve_whole_matrix(dout, cache):
     low, x = cache
     db = lower_solve_back(dout, cache)[1]
     return -db@x.mT, db
 
-@wrong(of=lower_solve_back, says='tri mask diagonal place')
+@wrong(of=lower_solve_back, says='mask_wrong')
 def triangular_solve_diagonal_forgotten(dout, cache):
     da, db = lower_solve_back(dout, cache)
     return da.tril(-1), db
@@ -1226,10 +1226,10 @@ def gram(x): return x@x.t(), x
 @right(*normal((4, 3)), forward=gram)
 def gram_matrix(dout, x): return (dout+dout.t())@x
 
-@wrong(of=gram_matrix, says='path transpos symmetric')
+@wrong(of=gram_matrix, says='w_not_transposed')
 def gram_matrix_upstream_taken_for_symmetric(dout, x): return 2*dout@x
 
-@wrong(of=gram_matrix, says='path_missing missing')
+@wrong(of=gram_matrix, says='path_missing')
 def gram_matrix_one_side_only(dout, x): return dout@x
 
 
@@ -1261,7 +1261,7 @@ def covariance(x):
 @right(*normal((5, 3)), forward=covariance)
 def covariances(dout, z): return z@(dout+dout.t())/(len(z)-1)
 
-@wrong(of=covariances, says='n-1 rows factor')
+@wrong(of=covariances, says='n_minus_one')
 def covariances_divided_by_n(dout, z): return z@(dout+dout.t())/len(z)
 
 
@@ -1296,30 +1296,30 @@ class RNN:
         self.db += da.sum(0)
 
 
-@wrong(of=RNN, says='path')
+@wrong(of=RNN, says='path_missing')
 class RNNTruncated(RNN):
     def carry(self, da): return 0*da
 
-@wrong(of=RNN, says='')
+@wrong(of=RNN, says='shifted')
 class RNNWrongState(RNN):
     def step(self, da, t):
         super().step(da, t)
         self.dWh += (self.hs[t+1]-self.hs[t]).T@da
 
-@wrong(of=RNN, says='w_not_transposed transpos')
+@wrong(of=RNN, says='w_not_transposed')
 class RNNNotTransposed(RNN):
     def carry(self, da): return da@self.Wh
 
-@wrong(of=RNN, says='overwritten path')
+@wrong(of=RNN, says='zero tied_overwritten path_missing')
 class RNNLastStepOnly(RNN):
     def step(self, da, t):
         self.dWx, self.dWh, self.db = self.x[t].T@da, self.hs[t].T@da, da.sum(0)
 
-@wrong(of=RNN, says='derivative at_')
+@wrong(of=RNN, says='derivative_wrong')
 class RNNNoSlope(RNN):
     def slope(self, t): return 1-self.hs[t+1]
 
-@wrong(of=RNN, says='doubled twice path')
+@wrong(of=RNN, says='path_doubled')
 class RNNCarriesTwice(RNN):
     def carry(self, da): return 2*da@self.Wh.T
 
@@ -1343,21 +1343,21 @@ def lstm_cell_back(dout, cache, slope=True, from_h=True):
     dx, dh = (da@w.t()).split([x.shape[1], h.shape[1]], 1)
     return dx, dh, dnew*f, torch.cat([x, h], 1).t()@da
 
-@wrong(of=lstm_cell_back, says='derivative_missing slope tanh')
+@wrong(of=lstm_cell_back, says='derivative_missing')
 def lstm_slope_of_the_cell_forgotten(dout, cache): return lstm_cell_back(dout, cache, slope=False)
 
-@wrong(of=lstm_cell_back, says='path_missing missing')
+@wrong(of=lstm_cell_back, says='path_missing')
 def lstm_no_way_from_output_to_cell(dout, cache): return lstm_cell_back(dout, cache, from_h=False)
 
-@wrong(of=lstm_cell_back, says='path_missing missing')
+@wrong(of=lstm_cell_back, says='output_ignored path_missing')
 def lstm_upstream_of_the_cell_forgotten(dout, cache): return lstm_cell_back((dout[0], 0), cache)
 
-@wrong(of=lstm_cell_back, says='factor_missing missing')
+@wrong(of=lstm_cell_back, says='factor_missing')
 def lstm_forget_gate_not_applied(dout, cache):
     dx, dh, dc, dw = lstm_cell_back(dout, cache)
     return dx, dh, dc/cache[5], dw
 
-@wrong(of=lstm_cell_back, says='permuted path wrong')
+@wrong(of=lstm_cell_back, says='permuted')
 def lstm_gates_in_another_order(dout, cache):
     dx, dh, dc, dw = lstm_cell_back(dout, cache)
     i, f, o, g = dw.chunk(4, 1)
@@ -1389,7 +1389,7 @@ def lstm_all_back(dout, caches, carries=True):
         dxs.append(dx)
     return torch.stack(dxs[::-1]), dw
 
-@wrong(of=lstm_all_back, says='path')
+@wrong(of=lstm_all_back, says='path_missing')
 def lstm_over_time_cell_not_carried(dout, caches): return lstm_all_back(dout, caches, carries=False)
 
 @wrong(of=lstm_all_back, says='flipped')
@@ -1417,16 +1417,16 @@ def gru_cell_back(dout, cache, reset=True, update=True, mixed=False):
     dw, dv = torch.cat([x, h], 1).t()@gates, torch.cat([x, r*h], 1).t()@dn
     return dx+dx2, dout*z+drh*r+dh2, dw, dv
 
-@wrong(of=gru_cell_back, says='path_missing missing')
+@wrong(of=gru_cell_back, says='path_missing')
 def gru_reset_gate_taken_for_constant(dout, cache): return gru_cell_back(dout, cache, reset=False)
 
-@wrong(of=gru_cell_back, says='path_missing missing')
+@wrong(of=gru_cell_back, says='path_missing')
 def gru_update_gate_taken_for_constant(dout, cache): return gru_cell_back(dout, cache, update=False)
 
 @wrong(of=gru_cell_back, says='')
 def gru_update_gate_exchanged(dout, cache): return gru_cell_back(dout, cache, mixed=True)
 
-@wrong(of=gru_cell_back, says='path_missing missing')
+@wrong(of=gru_cell_back, says='path_missing')
 def gru_old_state_not_kept(dout, cache):
     dx, dh, dw, dv = gru_cell_back(dout, cache)
     return dx, dh-dout*cache[5], dw, dv
@@ -1451,27 +1451,27 @@ def attention_keys_not_scaled(dout, cache):
     dq, dk, dv = attend_back(dout, cache)
     return dq, dk*math.sqrt(dq.shape[-1]), dv
 
-@wrong(of=attend_back, says='denominator')
+@wrong(of=attend_back, says='denominator_path_missing')
 def attention_denominator_taken_for_constant(dout, cache):
     q, k, v, p = cache
     ds = p*(dout@v.mT)/math.sqrt(q.shape[-1])
     return ds@k, ds.mT@q, p.mT@dout
 
-@wrong(of=attend_back, says='')
+@wrong(of=attend_back, says='wrong_axis')
 def attention_softmax_over_the_wrong_axis(dout, cache):
     q, k, v, p = cache
     dp = dout@v.mT
     ds = p*(dp-(dp*p).sum(-2, keepdim=True))/math.sqrt(q.shape[-1])
     return ds@k, ds.mT@q, p.mT@dout
 
-@wrong(of=attend_back, says='')
+@wrong(of=attend_back, says='at_input')
 def attention_values_by_scores(dout, cache):
     "The scores before the softmax, where its result belongs"
     q, k, v, p = cache
     scores = q@k.mT/math.sqrt(q.shape[-1])
     return *attend_back(dout, cache)[:2], scores.mT@dout
 
-@wrong(*normal((2, 4, 3), (2, 4, 3), (2, 4, 3)), of=attend_back, says='transpos')
+@wrong(*normal((2, 4, 3), (2, 4, 3), (2, 4, 3)), of=attend_back, says='w_not_transposed')
 def attention_values_not_transposed(dout, cache):
     return *attend_back(dout, cache)[:2], cache[3]@dout
 
@@ -1490,14 +1490,14 @@ def attend_causally(q, k, v):
 @right(*normal((2, 4, 3), (2, 4, 3), (2, 4, 3)), forward=attend_causally)
 def attention_causal(dout, cache): return attend_back(dout, cache)
 
-@wrong(of=attention_causal, says='')
+@wrong(of=attention_causal, says='mask_missing')
 def attention_causal_computed_again_without_mask(dout, cache):
     "Who saves memory computes the scores again on the way back, and needs the mask there, too"
     q, k, v, _ = cache
     p = (q@k.mT/math.sqrt(q.shape[-1])).softmax(-1)
     return attend_back(dout, (q, k, v, p))
 
-@wrong(of=attention_causal, says='')
+@wrong(of=attention_causal, says='mask_wrong')
 def attention_causal_own_position_masked(dout, cache):
     q, k, v, p = cache
     return attend_back(dout, (q, k, v, p.tril(-1)))
@@ -1537,11 +1537,11 @@ class SelfAttention(Module):
 class HeadsReshaped(SelfAttention):
     def upstream(self, d): return d.reshape(len(d), self.n, d.shape[1], -1)
 
-@wrong(of=SelfAttention, says='missing path')
+@wrong(of=SelfAttention, says='path_missing')
 class ShareOfValuesOnly(SelfAttention):
     def joined(self, *shares): return shares[-1]
 
-@wrong(of=SelfAttention, says='path_missing missing')
+@wrong(of=SelfAttention, says='path_missing')
 class ShareOfKeysLost(SelfAttention):
     def joined(self, q, k, v): return q+v
 
@@ -1573,11 +1573,11 @@ class Rotary(Module):
         sin, cos = angles(x)
         x.g = turned(out.g, -sin, cos)
 
-@wrong(of=Rotary, says='sign')
+@wrong(of=Rotary, says='sign path_sign')
 class RotaryOn(Rotary):
     def bwd(self, out, x): x.g = turned(out.g, *angles(x))
 
-@wrong(of=Rotary, says='')
+@wrong(of=Rotary, says='permuted')
 class RotaryPairs(Rotary):
     "Pairs side by side on the way back, halves on the way forward"
     def bwd(self, out, x):
@@ -1603,7 +1603,7 @@ def attention_bias_not_summed(dout, cache):
     q, k, p = cache
     return dq, dk, p*(dout-(dout*p).sum(-1, keepdim=True))
 
-@wrong(of=biased_back, says='mean_for_sum mean')
+@wrong(of=biased_back, says='mean_for_sum')
 def attention_bias_averaged(dout, cache):
     dq, dk, db = biased_back(dout, cache)
     return dq, dk, db/len(dq)
@@ -1620,12 +1620,12 @@ def grouped_back(dout, cache):
     dq, dk, dv = attend_back(dout, cache)
     return dq, *[d.unflatten(1, (-1, 2)).sum(2) for d in (dk, dv)]
 
-@wrong(of=grouped_back, says='')
+@wrong(of=grouped_back, says='permuted reshaped')
 def attention_grouped_by_other_heads(dout, cache):
     dq, dk, dv = attend_back(dout, cache)
     return dq, *[d.unflatten(1, (2, -1)).sum(1) for d in (dk, dv)]
 
-@wrong(of=grouped_back, says='mean factor_two_missing factor')
+@wrong(of=grouped_back, says='factor_two_missing mean_for_sum constant_factor')
 def attention_grouped_averages(dout, cache):
     dq, dk, dv = grouped_back(dout, cache)
     return dq, dk/2, dv/2
@@ -1639,7 +1639,7 @@ def join(xs): return torch.cat(xs, 1), [x.shape[1] for x in xs]
 @right(normal((3, 2), (3, 1), (3, 4)), forward=join)
 def concatenation(dout, sizes): return (list(dout.split(sizes, 1)),)
 
-@wrong(normal((3, 2), (3, 1), (3, 4)), of=concatenation, says='shape wrong_tensor')
+@wrong(normal((3, 2), (3, 1), (3, 4)), of=concatenation, says='')
 def concatenation_in_reverse(dout, sizes): return (list(dout.split(sizes[::-1], 1))[::-1],)
 
 @wrong(normal((3, 2), (3, 2)), of=concatenation, says='wrong_tensor')
@@ -1652,7 +1652,7 @@ def pile(x, y): return torch.stack([x, y], 1), None
 @right(*normal((2, 3), (2, 3)), forward=pile)
 def stack(dout, _): return dout.unbind(1)
 
-@wrong(of=stack, says='')
+@wrong(of=stack, says='wrong_axis transposed permuted')
 def stack_taken_apart_along_the_rows(dout, _): return dout.unbind(0)
 
 @wrong(of=stack, says='wrong_tensor')
@@ -1668,7 +1668,7 @@ def halve(x): return Halves(*x.chunk(2, 1)), x.shape
 @right(*normal((3, 4)), forward=halve)
 def split_into_two(dout, shape): return torch.cat([dout.left, dout.right], 1)
 
-@wrong(of=split_into_two, says='path column missing')
+@wrong(of=split_into_two, says='path_missing output_ignored some_columns')
 def split_second_half_forgotten(dout, shape): return torch.cat([dout.left, torch.zeros_like(dout.left)], 1)
 
 
@@ -1700,10 +1700,10 @@ def mean_of(x): return x.mean((1, 2)), x.shape
 @right(*arrays((3, 2, 4)), forward=mean_of)
 def mean_of_back(dout, shape): return np.broadcast_to(dout[:, None, None], shape)/(shape[1]*shape[2])
 
-@wrong(of=mean_of_back, says='mean_missing mean')
+@wrong(of=mean_of_back, says='size_mean_missing')
 def mean_over_one_of_two(dout, shape): return mean_of_back(dout, shape)*shape[1]
 
-@wrong(of=mean_of_back, says='mean rows factor')
+@wrong(of=mean_of_back, says='mean_for_sum size_mean_extra')
 def mean_over_all(dout, shape): return mean_of_back(dout, shape)/shape[0]
 
 
@@ -1714,13 +1714,13 @@ def variance(x): return x.var(1), x
 def variance_back(dout, x, less=1):
     return 2*dout[:, None]*(x-x.mean(1, keepdim=True))/(x.shape[1]-less)
 
-@wrong(of=variance_back, says='n-1 columns factor')
+@wrong(of=variance_back, says='n_minus_one')
 def variance_divided_by_n(dout, x): return variance_back(dout, x, less=0)
 
 @wrong(of=variance_back, says='factor_two_missing')
 def variance_two_forgotten(dout, x): return variance_back(dout, x)/2
 
-@wrong(of=variance_back, says='mean_path centred mean')
+@wrong(of=variance_back, says='mean_path_missing')
 def variance_not_centred(dout, x): return 2*dout[:, None]*x/(x.shape[1]-1)
 
 
@@ -1737,12 +1737,12 @@ class Deviation(torch.autograd.Function):
         x, out = ctx.saved_tensors
         return dout*(x-x.mean(0))/(len(x)*out)
 
-@wrong(of=Deviation, says='factor_per_column factor')
+@wrong(of=Deviation, says='factor_missing')
 class DeviationNotDivided(Deviation):
     @staticmethod
     def backward(ctx, dout): return Deviation.backward(ctx, dout)*ctx.saved_tensors[1]
 
-@wrong(of=Deviation, says='sum_for_mean mean')
+@wrong(of=Deviation, says='size_mean_missing sum_for_mean mean_missing')
 class DeviationSum(Deviation):
     @staticmethod
     def backward(ctx, dout): return Deviation.backward(ctx, dout)*len(ctx.saved_tensors[0])
@@ -1756,13 +1756,13 @@ def lengths(x):
 @right(*normal((3, 4)), forward=lengths)
 def norms(dout, c): return dout[:, None]*c[0]/c[1][:, None]
 
-@wrong(of=norms, says='factor_per_row norm')
+@wrong(of=norms, says='factor_missing')
 def norm_not_divided(dout, c): return dout[:, None]*c[0]
 
-@wrong(of=norms, says='factor_two twice')
+@wrong(of=norms, says='factor_two')
 def norm_of_squares(dout, c): return 2*dout[:, None]*c[0]/c[1][:, None]
 
-@wrong(of=norms, says='row norm axis')
+@wrong(of=norms, says='wrong_axis')
 def norm_of_everything(dout, c): return dout[:, None]*c[0]/c[0].norm()
 
 
@@ -1777,13 +1777,13 @@ def unit_back(dout, cache, along=True):
     part = out*(dout*out).sum(-1, keepdim=True)*along
     return (dout-part)/x.norm(dim=-1, keepdim=True)
 
-@wrong(of=unit_back, says='norm_path_missing norm')
+@wrong(of=unit_back, says='norm_path_missing')
 def normalised_length_taken_for_constant(dout, c): return unit_back(dout, c, along=False)
 
-@wrong(of=unit_back, says='factor_per_row norm')
+@wrong(of=unit_back, says='at_output factor_missing')
 def normalised_not_divided(dout, c): return unit_back(dout, c)*c[0].norm(dim=-1, keepdim=True)
 
-@wrong(of=unit_back, says='')
+@wrong(of=unit_back, says='wrong_axis')
 def normalised_sum_over_the_rows(dout, cache):
     x, out = cache
     return (dout-out*(dout*out).sum(0, keepdim=True))/x.norm(dim=-1, keepdim=True)
@@ -1794,7 +1794,7 @@ class LogSumExp(Module):
     def forward(self, x): return x.logsumexp(1)
     def bwd(self, out, x): x.g = (x-out[:, None]).exp()*out.g[:, None]
 
-@wrong(of=LogSumExp, says='denominator factor_per_row')
+@wrong(of=LogSumExp, says='factor_missing denominator_path_missing')
 class LogSumExpNotDivided(LogSumExp):
     def bwd(self, out, x): x.g = x.exp()*out.g[:, None]
 
@@ -1811,7 +1811,7 @@ def product(x):
 @right(*normal((3, 4)), forward=product)
 def products_by_row(dout, c): return dout[:, None]*c[1][:, None]/c[0]
 
-@wrong(of=products_by_row, says='divi factor')
+@wrong(of=products_by_row, says='factor_missing factor_twice')
 def product_not_divided(dout, c): return (dout*c[1])[:, None].expand_as(c[0])
 
 
@@ -1823,10 +1823,10 @@ def spread_back(dout, x):
     mine = lambda i: F.one_hot(i, x.shape[1])
     return dout[:, None]*(mine(x.argmax(1))-mine(x.argmin(1)))
 
-@wrong(of=spread_back, says='path_missing missing')
+@wrong(of=spread_back, says='path_missing')
 def range_minimum_forgotten(dout, x): return dout[:, None]*F.one_hot(x.argmax(1), x.shape[1])
 
-@wrong(of=spread_back, says='path_sign sign')
+@wrong(of=spread_back, says='path_sign')
 def range_minimum_added(dout, x): return spread_back(dout, x).abs()*dout[:, None].sign()
 
 
@@ -1838,7 +1838,7 @@ def column_plus_row(a, b): return a[:, None]+b, None
 @right(*normal((3,), (4,)), forward=column_plus_row)
 def column_and_row(dout, _): return (dout.sum(1), dout.sum(0))
 
-@wrong(*normal((3,), (3,)), of=column_and_row, says='axis wrong exchanged')
+@wrong(*normal((3,), (3,)), of=column_and_row, says='wrong_tensor wrong_axis')
 def column_and_row_sums_exchanged(dout, _): return (dout.sum(0), dout.sum(1))
 
 @wrong(of=column_and_row, says='not_summed')
@@ -1857,19 +1857,19 @@ class ChannelScale(Module):
         self.gain.g, self.bias.g = (out.g*x).sum((0, 2, 3)), out.g.sum((0, 2, 3))
 
 
-@wrong(of=ChannelScale, says='axis axes')
+@wrong(of=ChannelScale, says='wrong_axis')
 class ChannelScaleOtherAxes(ChannelScale):
     def bwd(self, out, x):
         super().bwd(out, x)
         self.bias.g = out.g.sum((0, 1, 2))
 
-@wrong(of=ChannelScale, says='wrong_tensor input factor missing')
+@wrong(of=ChannelScale, says='wrong_tensor factor_missing input_forgotten')
 class ChannelScaleInput(ChannelScale):
     def bwd(self, out, x):
         super().bwd(out, x)
         self.gain.g = out.g.sum((0, 2, 3))
 
-@wrong(of=ChannelScale, says='mean_for_sum mean')
+@wrong(of=ChannelScale, says='mean_for_sum')
 class ChannelScaleMean(ChannelScale):
     def bwd(self, out, x):
         super().bwd(out, x)
@@ -1888,7 +1888,7 @@ def temper(x, t): return x/t, (x, t)
 @right(*normal((3, 4)), torch.tensor(1.7), forward=temper)
 def temperature(dout, c): return (dout/c[1], -(dout*c[0]).sum()/c[1]**2)
 
-@wrong(of=temperature, says='square_missing factor')
+@wrong(of=temperature, says='square_missing factor_missing factor_twice')
 def temperature_not_squared(dout, c): return (dout/c[1], -(dout*c[0]).sum()/c[1])
 
 @wrong(of=temperature, says='not_summed')
@@ -1919,7 +1919,7 @@ class WeightNorm(torch.nn.Module):
         return dout@(self.gain*u).t()
 
 
-@wrong(of=WeightNorm, says='norm_path_missing norm')
+@wrong(of=WeightNorm, says='norm_path_missing')
 class WeightNormConstant(WeightNorm):
     def backward(self, dout):
         dx = super().backward(dout)
@@ -1933,7 +1933,7 @@ class WeightNormNoGain(WeightNorm):
         self.v.grad = self.v.grad/self.gain
         return dx
 
-@wrong(of=WeightNorm, says='')
+@wrong(of=WeightNorm, says='wrong_axis')
 class WeightNormByRow(WeightNorm):
     def backward(self, dout):
         dx = super().backward(dout)
@@ -1955,7 +1955,7 @@ class RoundThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dout): return dout
 
-@wrong(of=RoundThrough, says='constant_factor factor')
+@wrong(of=RoundThrough, says='constant_factor')
 class RoundDivided(RoundThrough):
     @staticmethod
     def backward(ctx, dout): return dout/4
@@ -1979,7 +1979,7 @@ class SignNotClipped(SignThrough):
     @staticmethod
     def backward(ctx, dout): return dout
 
-@wrong(of=SignThrough, says='mask')
+@wrong(of=SignThrough, says='mask_upstream mask_wrong')
 class SignClippedByOutput(SignThrough):
     @staticmethod
     def backward(ctx, dout): return dout*(dout.abs()<=1)
@@ -1994,7 +1994,7 @@ def reversed_back(dout, strength): return -strength*dout, None
 @wrong(of=reversed_back, says='sign')
 def gradient_reversal_not_reversed(dout, strength): return (strength*dout, None)
 
-@wrong(of=reversed_back, says='factor')
+@wrong(of=reversed_back, says='factor_two constant_factor')
 def gradient_reversal_strength_forgotten(dout, strength): return (-dout, None)
 
 
@@ -2010,14 +2010,14 @@ def polar_back(dr, dangle, cache):
     x, y, r = cache
     return dr*x/r-dangle*y/r**2, dr*y/r+dangle*x/r**2
 
-@wrong(of=polar_back, says='path_missing missing output')
+@wrong(of=polar_back, says='path_missing output_ignored')
 def two_outputs_second_forgotten(dr, dangle, cache):
     return polar_back(dr, 0*dangle, cache)
 
-@wrong(of=polar_back, says='')
+@wrong(of=polar_back, says='upstreams_exchanged')
 def two_outputs_upstreams_exchanged(dr, dangle, cache): return polar_back(dangle, dr, cache)
 
-@wrong(of=polar_back, says='sign')
+@wrong(of=polar_back, says='path_sign')
 def two_outputs_sign_of_the_angle(dr, dangle, cache): return polar_back(dr, -dangle, cache)
 
 
@@ -2030,10 +2030,10 @@ def moments(x):
 def moments_back(dout, x):
     return (dout['mean']+2*dout['var']*(x-x.mean(0)))/len(x)
 
-@wrong(of=moments_back, says='path_missing missing variance')
+@wrong(of=moments_back, says='path_missing output_ignored')
 def outputs_in_a_dict_variance_forgotten(dout, x): return (dout['mean']/len(x)).expand_as(x)
 
-@wrong(of=moments_back, says='mean')
+@wrong(of=moments_back, says='path_scaled size_mean_missing')
 def outputs_in_a_dict_variance_not_averaged(dout, x): return dout['mean']/len(x)+2*dout['var']*(x-x.mean(0))
 
 
@@ -2123,7 +2123,7 @@ class SquareOfArrays(Engine):
 class Overwriting(Array):
     def take(self, g): self.grad = g
 
-@wrong(of=SquareOfArrays, says='overwritten')
+@wrong(of=SquareOfArrays, says='tied_overwritten factor_two_missing')
 class SquareOverwrites(SquareOfArrays): kind = Overwriting
 
 
@@ -2173,14 +2173,14 @@ class GrowthOfNumbers(Engine):
 class NodeExp(Node):
     def exp(self): return type(self)(math.exp(self.data), ((self, self.data),))
 
-@wrong(of=GrowthOfNumbers, says='')
+@wrong(of=GrowthOfNumbers, says='at_input')
 class GrowthSlopeOfExp(GrowthOfNumbers): kind = NodeExp
 
 
 class NodeLossy(Node):
     def __add__(self, o): return type(self)(self.data+o.data, ((self, 1.),))
 
-@wrong(of=GrowthOfNumbers, says='')
+@wrong(of=GrowthOfNumbers, says='path_missing')
 class GrowthShareLost(GrowthOfNumbers): kind = NodeLossy
 
 
@@ -2201,7 +2201,7 @@ class TwoLayerNet:
         return dh@self.params['W1'].T
 
 
-@wrong(of=TwoLayerNet, says='mask derivative_missing')
+@wrong(of=TwoLayerNet, says='mask_missing derivative_missing')
 class TwoLayerNetOpen(TwoLayerNet):
     def backward(self, dout):
         dh = dout@self.params['W2'].T
@@ -2304,14 +2304,14 @@ class Swish(torch.autograd.Function):
         if ctx.needs_input_grad[1]: dbeta = (dout*x*x*s*(1-s)).sum(0)
         return dx, dbeta
 
-@wrong(of=Swish, says='path_missing missing')
+@wrong(of=Swish, says='path_missing')
 class SwishForgets(Swish):
     @staticmethod
     def backward(ctx, dout):
         x, beta = ctx.saved_tensors
         return dout*torch.sigmoid(beta*x), Swish.backward(ctx, dout)[1]
 
-@wrong(of=Swish, says='squeezed shape')
+@wrong(of=Swish, says='squeezed')
 class SwishBeta(Swish):
     @staticmethod
     def backward(ctx, dout):
@@ -2350,7 +2350,7 @@ class CubeTwice(GlobalCube):
         return 2*dout*x**2
 
 
-@wrong(of=ThroughFunction, says='')
+@wrong(of=ThroughFunction, says='constant_factor')
 class ThroughWrongPower(ThroughFunction): function = CubeTwice
 
 
@@ -2367,7 +2367,7 @@ class Merge:
         self.dw = (dout*self.a).sum(0)
         return dout*self.w, dout.clone()
 
-@wrong(of=Merge, says='operand wrong input')
+@wrong(of=Merge, says='wrong_input operands_swapped')
 class MergeShared(Merge):
     def backward(self, dout):
         self.dw = (dout*self.b).sum(0)
@@ -2387,12 +2387,12 @@ def masked_mean_back(dout, cache):
     mask, lengths = cache
     return mask*(dout/lengths[:, None])[:, None], None
 
-@wrong(of=masked_mean_back, says='mask_missing mask')
+@wrong(of=masked_mean_back, says='mask_missing factor_missing')
 def mean_of_sequences_mask_forgotten(dout, cache):
     mask, lengths = cache
     return (dout/lengths[:, None])[:, None].repeat(1, mask.shape[1], 1), None
 
-@wrong(of=masked_mean_back, says='factor mean')
+@wrong(of=masked_mean_back, says='factor_missing')
 def mean_of_sequences_divided_by_the_longest(dout, cache):
     mask, _ = cache
     return mask*dout[:, None]/mask.shape[1], None
@@ -2423,7 +2423,7 @@ def at_positions(x, pos): return x*pos.cos()+x.roll(1, -1)*pos.sin(), pos
 @right(*normal((2, 3, 4), (3, 4)), forward=at_positions, nograd='pos')
 def table_of_positions(dout, pos): return (dout*pos.cos()+(dout*pos.sin()).roll(-1, -1), None)
 
-@wrong(of=table_of_positions, says='path_sign sign shifted')
+@wrong(of=table_of_positions, says='not_reversed path_sign')
 def table_of_positions_rolled_on(dout, pos): return (dout*pos.cos()+(dout*pos.sin()).roll(1, -1), None)
 
 
@@ -2486,14 +2486,14 @@ def upsample_nearest_reads_memory(dout, shape):
     rows = torch.as_strided(dout, dout.shape, (c*4*h*w, 4*h*w, 2*w, 1))
     return nearest_back(rows, shape)
 
-@wrong(of=decayed_back, says='some_rows row')
+@wrong(of=decayed_back, says='some_rows')
 def linear_scan_in_blocks(dout, cache):
     "A block of 32 steps, and the rest forgotten"
     dx, da = decayed_back(dout, cache)
     dx[32:] = 0
     return dx, da
 
-@wrong(of=attend_back, says='squeeze broadcast shape')
+@wrong(of=attend_back, says='squeezed')
 def attention_squeezes_a_single_query(dout, cache):
     dq, dk, dv = attend_back(dout, cache)
     return dq.squeeze(), dk, dv
@@ -2511,7 +2511,7 @@ def cumsum_into_one_buffer(dout, shape):
     dx = ROOM.setdefault(shape, torch.zeros(shape, dtype=dout.dtype))
     return dx.copy_(total_so_far_back(dout, shape))
 
-@wrong(of=RNN, says='call before stale accumulated behind')
+@wrong(of=RNN, says='accumulated')
 class RNNRemembers(RNN):
     "The gradient of the state is carried on into the next call"
     def backward(self, dout):
@@ -2544,5 +2544,5 @@ def mean_divided_in_place(dout, shape):
     dout /= shape[1]*shape[2]
     return np.broadcast_to(dout[:, None, None], shape)
 
-@wrong(of=stack, says='wrong_number raises number')
+@wrong(of=stack, says='wrong_number')
 def stack_three_gradients(dout, _): return (*dout.unbind(1), dout[:, 0])
