@@ -35,9 +35,10 @@ def adds_up(run:Run, names) -> bool:
     "Is each of these gradients the sum of two calls?"
     old = run.before[1]
     def fits(f):
-        if not isinstance(f.got, Tensor) or old.get(f.name) is None: return False
-        both = f.want+old[f.name]
-        if f.got.shape!=both.shape: return False
+        was = old.get(f.name)
+        if not isinstance(f.got, Tensor) or was is None: return False
+        if not f.got.shape==f.want.shape==was.shape: return False
+        both = f.want+was
         return bool(((f.got-both).abs()<=1e-6*both.abs().max()).all())
     mine = [f for f in run.found if f.name in names]
     return bool(mine) and all(map(fits, mine))

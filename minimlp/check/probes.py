@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REFUSED', 'LARGE', 'refuse_if', 'minus', 'upstreams', 'infinite', 'large', 'probes', 'Exam', 'entries', 'values',
-           'mixed_types', 'runs_in', 'fit_types', 'first_run', 'own_type', 'examine', 'more_sizes', 'hidden_paths',
-           'asked_more']
+           'mixed_types', 'runs_in', 'fit_types', 'fit_arrays', 'first_run', 'own_type', 'examine', 'more_sizes',
+           'hidden_paths', 'asked_more']
 
 # %% ../../nbs/check/probes.ipynb #da778e57
 import itertools
@@ -136,6 +136,19 @@ def fit_types(case, vals):
     case.promote = True
     if mixed_types(runs_in(case, vals)): case.promote = False
 
+# %% ../../nbs/check/probes.ipynb #2eb9e413
+def fit_arrays(case, vals):
+    "Let autograd follow a forward pass in NumPy, if that gives the same"
+    if not case.arrays: return
+    leaves = {k: t.requires_grad_(is_float(t)) for k, t in fresh(vals).items()}
+    try:
+        outs = seeded(case, case.outs, leaves)
+        plain = seeded(case, case.outs, fresh(vals))
+        alike = [torch.allclose(a.double(), b.double()) for a, b in zip(outs, plain)]
+        case.followed = len(outs)==len(plain) and all(alike)
+    except Exception:
+        case.followed = False # then nudges decide
+
 # %% ../../nbs/check/probes.ipynb #50101bd3
 def first_run(case, vals, gen, notes) -> Run:
     "The given values; with `.g` of zero if it adds to them; in its own type if it must"
@@ -165,6 +178,7 @@ def examine(case, gen, deep=True) -> Exam:
     exam = Exam(case, [])
     vals = values(case, exam.notes)
     fit_types(case, vals)
+    fit_arrays(case, vals)
     refuse_if(case, vals)
     few = fewer_rows(case, vals, lambda v: looked_at(case, v) is not None)
     tries = Tries(case, few)

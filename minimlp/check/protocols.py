@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .arrays import Followed
 from .copies import clone, is_float, is_leaf, mapped, walk
 
 # %% ../../nbs/check/protocols.ipynb #94027583
@@ -49,6 +50,8 @@ class Case:
     "Tensors by name, a forward pass on any values of them, and the gradients on trial"
     ones_only = False # has the backward pass no upstream gradient, as that of a loss?
     dtype, device, promote = torch.float64, 'cpu', False
+    followed = True # can autograd follow its NumPy?
+    lifted = False  # does a float32 target run in float64?
     def __init__(self, target, args, kwargs, forward):
         self.target, self.vals, self.arrays = target, {}, set()
         names = arg_names(forward, len(args))
@@ -67,7 +70,8 @@ class Case:
 def _native(self, name, vals):
     "A tensor as the target takes it: an array if it came as one"
     t = vals[name]
-    return t.detach().numpy() if name in self.arrays and isinstance(t, Tensor) else t
+    if name not in self.arrays or not isinstance(t, Tensor): return t
+    return Followed(t) if t.requires_grad and self.followed else t.detach().numpy()
 
 def _fill(self, vals) -> tuple: # `(args, kwargs)`
     "The inputs of a call, made of these values"
@@ -92,6 +96,7 @@ NUMBERS = float, np.floating
 def tensor(o):
     "A tensor of an array or a number; None of anything else"
     if isinstance(o, Tensor): return o
+    if isinstance(o, Followed): return o.t
     if isinstance(o, np.ndarray) and o.dtype==object: return None
     return torch.as_tensor(o) if isinstance(o, (np.ndarray, *NUMBERS)) else None
 

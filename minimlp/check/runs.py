@@ -207,6 +207,8 @@ def prepare(case:Case, nograd=(), unjudged=(), oracle=None) -> Case:
     case.nograd, case.unjudged = set(nograd), set(unjudged)
     case.oracle = oracle or case.outs
     case.eps, case.exact, case.plain = 0., case.dtype, case
+    types = {t.dtype for t in case.vals.values() if isinstance(t, Tensor) and is_float(t)}
+    case.lifted = types=={torch.float32}
     if oracle is not None: # nudges ask the oracle, too
         case.plain = copy.copy(case)
         case.plain.outs = oracle
