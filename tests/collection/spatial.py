@@ -1,4 +1,4 @@
-"Passes that move numbers about: windows, indices, matrices, time, attention, several outputs; in all protocols"
+"Windows, indices, matrices, time, attention and several outputs, in all protocols"
 import math
 from collections import namedtuple
 
@@ -72,7 +72,7 @@ def conv1d_bias_averages(dout, cache):
 
 @right(normal((2, 2, 5, 5))[0], init=normal((3, 2, 3, 3), (3,)))
 class Conv2d:
-    "With stride and padding, as matrix product over unfolded windows: `backward(dout) → dx`, `self.dW`, `self.db`"
+    "As a matrix product over unfolded windows: `backward(dout) → dx`, `self.dW`, `self.db`"
     def __init__(self, W, b, stride=1, pad=0): self.W, self.b, self.stride, self.pad = W, b, stride, pad
 
     def forward(self, x):
@@ -2085,13 +2085,15 @@ def keyword_arguments_exchanged(dout, cache):
 
 class Array:
     "An array that knows what it was made of: `parts` are `(array, way back)`"
-    def __init__(self, data, parts=()): self.data, self.grad, self.parts = np.asarray(data, dtype=float), 0., parts
-    def __matmul__(self, o): return type(self)(self.data@o.data, ((self, lambda g: g@o.data.T), (o, lambda g: self.data.T@g)))
-    def __mul__(self, o): return type(self)(self.data*o.data, ((self, lambda g: g*o.data), (o, lambda g: g*self.data)))
-    def __add__(self, o): return type(self)(self.data+o.data, ((self, lambda g: self.fit(g)), (o, lambda g: o.fit(g))))
+    def __init__(self, data, parts=()):
+        self.data, self.grad, self.parts = np.asarray(data, dtype=float), 0., parts
+    def new(self, data, *parts): return type(self)(data, parts)
+    def __matmul__(self, o): return self.new(self.data@o.data, (self, lambda g: g@o.data.T), (o, lambda g: self.data.T@g))
+    def __mul__(self, o): return self.new(self.data*o.data, (self, lambda g: g*o.data), (o, lambda g: g*self.data))
+    def __add__(self, o): return self.new(self.data+o.data, (self, self.fit), (o, o.fit))
     def tanh(self):
         out = np.tanh(self.data)
-        return type(self)(out, ((self, lambda g: g*(1-out*out)),))
+        return self.new(out, (self, lambda g: g*(1-out*out)))
 
     def fit(self, g):
         "Sum over the axes along which it was stretched"
@@ -2105,7 +2107,8 @@ class Array:
 
 def at_arrays(f, cls):
     "The adapter for a function on such arrays"
-    return Engine(f, cls, lambda a: a.data, lambda a: np.broadcast_to(a.grad, a.data.shape), lambda out, up: out.push(up))
+    grad = lambda a: np.broadcast_to(a.grad, a.data.shape)
+    return Engine(f, cls, lambda a: a.data, grad, lambda out, up: out.push(up))
 
 
 @right(*arrays((3, 2), (2, 4), (4,)))
@@ -2135,7 +2138,7 @@ class LayerAverages(LayerOfArrays): kind = Averaging
 
 
 class Untransposed(Array):
-    def __matmul__(self, o): return type(self)(self.data@o.data, ((self, lambda g: g@o.data), (o, lambda g: self.data.T@g)))
+    def __matmul__(self, o): return self.new(self.data@o.data, (self, lambda g: g@o.data), (o, lambda g: self.data.T@g))
 
 @wrong(of=SquareOfArrays, says='w_not_transposed')
 class SquareNotTransposed(SquareOfArrays): kind = Untransposed
@@ -2546,3 +2549,289 @@ def mean_divided_in_place(dout, shape):
 
 @wrong(of=stack, says='wrong_number')
 def stack_three_gradients(dout, _): return (*dout.unbind(1), dout[:, 0])
+
+
+# Further ones: graphs, frequencies, decompositions, state, flags
+
+def messages(x, edges, w):
+    "Each node adds up what its neighbours send"
+    a, b = edges
+    return torch.zeros_like(x).index_add(0, b, x[a]@w), (x, edges, w)
+
+
+@right(*normal((4, 3)), torch.tensor([[0, 1, 2, 2, 3], [1, 0, 0, 3, 3]]), *normal((3, 3)), forward=messages)
+def messages_back(dout, cache):
+    x, (a, b), w = cache
+    d = dout[b]
+    return torch.zeros_like(x).index_add(0, a, d@w.t()), None, x[a].t()@d
+
+@wrong(of=messages_back, says='wrong_input transposed')
+def messages_sent_back_to_the_receiver(dout, cache):
+    x, (a, b), w = cache
+    dx, _, dw = messages_back(dout, cache)
+    return torch.zeros_like(x).index_add(0, b, dout[b]@w.t()), None, dw
+
+@wrong(of=messages_back, says='indices_overwritten')
+def messages_overwritten(dout, cache):
+    x, (a, b), w = cache
+    dx = torch.zeros_like(x)
+    dx[a] = dout[b]@w.t()
+    return dx, None, messages_back(dout, cache)[2]
+
+
+def by_offsets(x, offsets):
+    "Sums of pieces of different length, each from its offset to the next"
+    total = np.concatenate([0*x[:1], x.cumsum(0)])
+    return total[np.append(offsets[1:], len(x))]-total[offsets], (len(x), offsets)
+
+
+@right(*arrays((6, 2)), np.array([0, 2, 5]), forward=by_offsets)
+def by_offsets_back(dout, cache):
+    n, offsets = cache
+    return np.repeat(dout, np.diff(np.append(offsets, n)), axis=0), None
+
+@wrong(of=by_offsets_back, says='mean_for_sum factor_missing')
+def by_offsets_averages(dout, cache):
+    n, offsets = cache
+    size = np.diff(np.append(offsets, n))
+    return np.repeat(dout/size[:, None], size, axis=0), None
+
+
+def fft_conv(x, w):
+    "Circular convolution by way of frequencies"
+    n = x.shape[-1]
+    return torch.fft.irfft(torch.fft.rfft(x)*torch.fft.rfft(w, n), n), (x, w)
+
+
+@right(*normal((3, 6), (6,)), forward=fft_conv)
+def fft_conv_back(dout, cache):
+    x, w = cache
+    d, n = torch.fft.rfft(dout), x.shape[-1]
+    dx = torch.fft.irfft(d*torch.fft.rfft(w, n).conj(), n)
+    dw = torch.fft.irfft(d*torch.fft.rfft(x).conj(), n).sum(0)
+    return dx, F.pad(dw, (0, len(w)-n))
+
+@wrong(of=fft_conv_back, says='flipped conjugate_missing')
+def fft_conv_not_conjugated(dout, cache):
+    x, w = cache
+    d, n = torch.fft.rfft(dout), x.shape[-1]
+    return torch.fft.irfft(d*torch.fft.rfft(w, n), n), fft_conv_back(dout, cache)[1]
+
+
+def log_det(spd):
+    low = torch.linalg.cholesky(spd)
+    return 2*low.diagonal().log().sum(), low
+
+
+@right(positive(3), forward=log_det)
+def log_det_back(dout, low): return dout*torch.cholesky_inverse(low)
+
+@wrong(of=log_det_back, says='factor_two_missing')
+def log_det_half(dout, low): return dout*torch.cholesky_inverse(low)/2
+
+@wrong(of=log_det_back, says='')
+def log_det_of_the_factor(dout, low): return dout*torch.linalg.inv(low)
+
+
+class Nuclear(torch.autograd.Function):
+    "The sum of singular values"
+    @staticmethod
+    def forward(ctx, a):
+        u, s, vh = torch.linalg.svd(a, full_matrices=False)
+        ctx.save_for_backward(u, vh)
+        return s.sum()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dout):
+        u, vh = ctx.saved_tensors
+        return dout*(u@vh)
+
+
+@right(*normal((4, 3)))
+class NuclearNorm(Nuclear): pass
+
+@wrong(of=NuclearNorm, says='upstream_ignored')
+class NuclearOfOne(Nuclear):
+    @staticmethod
+    def backward(ctx, dout): return Nuclear.backward(ctx, dout*0+1)
+
+
+def attend_if(q, k, v, *, causal=False, scale=None, mask=None):
+    scores = q@k.mT*(scale or q.shape[-1]**-.5)
+    if causal: scores = not_later(scores)
+    if mask is not None: scores = scores.masked_fill(~mask, -math.inf)
+    p = scores.softmax(-1)
+    return p@v, (q, k, v, p, scale)
+
+
+@right(*normal((2, 4, 3), (2, 4, 3), (2, 4, 3)), forward=attend_if, causal=True, scale=.5, mask=None)
+def attend_if_back(dout, cache):
+    q, k, v, p, scale = cache
+    dp = dout@v.mT
+    ds = p*(dp-(dp*p).sum(-1, keepdim=True))*(scale or q.shape[-1]**-.5)
+    return dict(q=ds@k, k=ds.mT@q, v=p.mT@dout)
+
+
+PADDED = torch.tensor([[[1, 1, 0, 1]], [[0, 1, 1, 1]]]).bool()
+
+
+@right(*normal((2, 3, 2), (2, 4, 2), (2, 4, 2)), forward=attend_if, mask=PADDED)
+def attend_with_padding(dout, cache): return attend_if_back(dout, cache)
+
+@wrong(of=attend_if_back, says='constant_factor factor_two factor_missing')
+def attend_if_scale_missing(dout, cache):
+    grads = attend_if_back(dout, cache)
+    return dict(grads, q=grads['q']/cache[4])
+
+
+class Stateful:
+    "Carries its state from call to call, and doesn't send gradients back into the call before"
+    def __init__(self, w, u, h): self.w, self.u, self.h = w, u, h
+
+    def forward(self, x):
+        self.x, self.before = x, self.h
+        out = torch.tanh(x@self.w+self.before@self.u)
+        self.h = out
+        return out
+
+    def backward(self, dout):
+        da = dout*(1-self.h**2)
+        self.dw, self.du = self.x.T@da, self.before.T@da
+        return da@self.w.T
+
+
+@right(*normal((2, 3)), init=normal((3, 2), (2, 2), (2, 2)))
+class StatefulRNN(Stateful): pass
+
+@wrong(of=StatefulRNN, says='')
+class StatefulRNNAfter(Stateful):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.du = self.h.T@(dout*(1-self.h**2))
+        return dx
+
+
+@wrong(of=max_with_ties, says='ties')
+def max_with_ties_each_in_full(dout, c):
+    x, out = c
+    return dout[:, None]*(x==out[:, None])
+
+
+STATE = {}
+
+def attend_globally(q, k, v):
+    out, STATE['cache'] = attend(q, k, v)
+    return out, None
+
+
+@wrong(of=attend_back, says='behind stale', forward=attend_globally)
+def attention_keeps_its_cache_in_a_global(dout, _): return attend_back(dout, STATE['cache'])
+
+
+def strided_conv(x, w): return F.conv1d(x, w, stride=2), (x, w)
+
+
+@right(*normal((2, 2, 7), (3, 2, 3)), forward=strided_conv)
+def strided_conv_back(dout, cache):
+    x, w = cache
+    dx = F.conv_transpose1d(dout, w, stride=2)
+    left = x.shape[2]-dx.shape[2]
+    return F.pad(dx, (0, left)), torch.nn.grad.conv1d_weight(x, w.shape, dout, stride=2)
+
+@wrong(of=strided_conv_back, says='cut_short')
+def strided_conv_last_place_forgotten(dout, cache):
+    "Of the right length only if the windows come out even, as they do with seven places"
+    x, w = cache
+    return F.conv_transpose1d(dout, w, stride=2), strided_conv_back(dout, cache)[1]
+
+
+def conv3d(x, w): return F.conv3d(x, w), (x, w)
+
+
+@right(*normal((1, 1, 3, 3, 3), (2, 1, 2, 2, 2)), forward=conv3d)
+def conv3d_back(dout, cache):
+    x, w = cache
+    return torch.nn.grad.conv3d_input(x.shape, w, dout), torch.nn.grad.conv3d_weight(x, w.shape, dout)
+
+@wrong(of=conv3d_back, says='flipped transposed permuted')
+def conv3d_depth_and_height_exchanged(dout, cache):
+    dx, dw = conv3d_back(dout, cache)
+    return dx, dw.transpose(2, 3)
+
+
+def soft_rank(x):
+    "How many are below each, softly: every pair counts"
+    s = torch.sigmoid(x[:, :, None]-x[:, None])
+    return s.sum(2), s
+
+
+@right(*normal((2, 4)), forward=soft_rank)
+def soft_rank_back(dout, s):
+    d = s*(1-s)
+    return dout*d.sum(2)-(d*dout[:, :, None]).sum(1)
+
+@wrong(of=soft_rank_back, says='path_missing')
+def soft_rank_others_forgotten(dout, s): return dout*(s*(1-s)).sum(2)
+
+
+class SplitHeads:
+    "`forward(x) → (a, b)`, `backward(da, db) → dx`"
+    def __init__(self, W): self.W = W
+
+    def forward(self, x):
+        self.x = x
+        return tuple((x@self.W).chunk(2, 1))
+
+    def backward(self, da, db):
+        d = torch.cat([da, db], 1)
+        self.dW = self.x.T@d
+        return d@self.W.T
+
+
+@right(*normal((4, 3)), init=normal((3, 4)))
+class TwoHeads(SplitHeads): pass
+
+@wrong(of=TwoHeads, says='upstreams_exchanged')
+class TwoHeadsExchanged(SplitHeads):
+    def backward(self, da, db): return super().backward(db, da)
+
+@wrong(of=TwoHeads, says='output_ignored path_missing')
+class TwoHeadsOneIgnored(SplitHeads):
+    def backward(self, da, db): return super().backward(da, torch.zeros_like(db))
+
+
+def sparse_times(i, j, values, x, n):
+    "A sparse matrix, given by places and values, times a dense one"
+    return x.new_zeros(n, x.shape[1]).index_add(0, i, values[:, None]*x[j]), (i, j, values, x)
+
+
+@right(torch.tensor([0, 0, 2, 1]), torch.tensor([1, 2, 2, 0]), *normal((4,), (3, 2)), 3, forward=sparse_times)
+def sparse_times_back(dout, cache):
+    i, j, values, x = cache
+    dx = torch.zeros_like(x).index_add(0, j, values[:, None]*dout[i])
+    return None, None, (dout[i]*x[j]).sum(1), dx, None
+
+@wrong(of=sparse_times_back, says='w_not_transposed transposed')
+def sparse_times_not_transposed(dout, cache):
+    i, j, values, x = cache
+    dx = torch.zeros_like(x).index_add(0, i, values[:, None]*dout[j])
+    return None, None, (dout[i]*x[j]).sum(1), dx, None
+
+
+def spatial_softmax(x):
+    "A softmax over places, and the mean place under it"
+    p = x.flatten(2).softmax(-1)
+    at = torch.arange(p.shape[-1], dtype=x.dtype)
+    return p@at, (x.shape, p, at)
+
+
+@right(*normal((2, 2, 2, 3)), forward=spatial_softmax)
+def spatial_softmax_back(dout, cache):
+    shape, p, at = cache
+    return (dout[..., None]*p*(at-(p@at)[..., None])).reshape(shape)
+
+@wrong(of=spatial_softmax_back, says='denominator_path_missing')
+def spatial_softmax_mean_forgotten(dout, cache):
+    shape, p, at = cache
+    return (dout[..., None]*p*at).reshape(shape)
