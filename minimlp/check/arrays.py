@@ -105,9 +105,12 @@ FUNCTIONS = dict(
     zeros_like=torch.zeros_like, ones_like=torch.ones_like, outer=torch.outer,
     tril=torch.tril, triu=torch.triu, diagonal=torch.diagonal, trace=torch.trace,
     norm=renamed(normed), repeat=renamed(repeated), tile=torch.tile,
+    copy=torch.clone, take_along_axis=torch.take_along_dim)
+
+# %% ../../nbs/check/arrays.ipynb #84aca985
+FUNCTIONS.update(
     flip=lambda x, axis: x.flip(axis), roll=lambda x, n, axis=None: x.roll(n, axis),
-    copy=torch.clone, take_along_axis=torch.take_along_dim, shape=lambda x: tuple(x.shape),
-    ndim=lambda x: x.ndim, size=torch.numel)
+    shape=lambda x: tuple(x.shape), ndim=lambda x: x.ndim, size=torch.numel)
 
 # %% ../../nbs/check/arrays.ipynb #07fbfe3f
 class Followed(np.lib.mixins.NDArrayOperatorsMixin):
