@@ -1,6 +1,7 @@
 "Windows, indices, matrices, time, attention and several outputs, in all protocols"
 import math
 from collections import namedtuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -827,7 +828,7 @@ def mean_by_segment_not_divided(dout, cache):
     seg, _ = cache
     return dout[seg], None
 
-@wrong(of=segment_mean_back, says='factor_missing')
+@wrong(of=segment_mean_back, says='factor_missing path_scaled')
 def mean_by_segment_divided_by_all(dout, cache):
     seg, count = cache
     return dout[seg]/len(seg), None
@@ -1104,7 +1105,7 @@ def determinant(dout, c): return (dout*c[1])[:, None, None]*torch.linalg.inv(c[0
 @wrong(of=determinant, says='transposed w_not_transposed')
 def determinant_inverse_not_transposed(dout, c): return (dout*c[1])[:, None, None]*torch.linalg.inv(c[0])
 
-@wrong(of=determinant, says='factor_missing')
+@wrong(of=determinant, says='factor_missing path_scaled')
 def determinant_forgotten(dout, c):
     "The gradient of its logarithm"
     return dout[:, None, None]*torch.linalg.inv(c[0]).mT
@@ -1737,7 +1738,7 @@ class Deviation(torch.autograd.Function):
         x, out = ctx.saved_tensors
         return dout*(x-x.mean(0))/(len(x)*out)
 
-@wrong(of=Deviation, says='factor_missing')
+@wrong(of=Deviation, says='factor_missing variance_path_scaled')
 class DeviationNotDivided(Deviation):
     @staticmethod
     def backward(ctx, dout): return Deviation.backward(ctx, dout)*ctx.saved_tensors[1]
@@ -1756,13 +1757,13 @@ def lengths(x):
 @right(*normal((3, 4)), forward=lengths)
 def norms(dout, c): return dout[:, None]*c[0]/c[1][:, None]
 
-@wrong(of=norms, says='factor_missing')
+@wrong(of=norms, says='factor_missing norm_path_scaled')
 def norm_not_divided(dout, c): return dout[:, None]*c[0]
 
 @wrong(of=norms, says='factor_two')
 def norm_of_squares(dout, c): return 2*dout[:, None]*c[0]/c[1][:, None]
 
-@wrong(of=norms, says='wrong_axis')
+@wrong(of=norms, says='wrong_axis norm_path_scaled')
 def norm_of_everything(dout, c): return dout[:, None]*c[0]/c[0].norm()
 
 
@@ -1794,7 +1795,7 @@ class LogSumExp(Module):
     def forward(self, x): return x.logsumexp(1)
     def bwd(self, out, x): x.g = (x-out[:, None]).exp()*out.g[:, None]
 
-@wrong(of=LogSumExp, says='factor_missing denominator_path_missing')
+@wrong(of=LogSumExp, says='factor_missing denominator_path_missing derivative_missing')
 class LogSumExpNotDivided(LogSumExp):
     def bwd(self, out, x): x.g = x.exp()*out.g[:, None]
 
@@ -2835,3 +2836,201 @@ def spatial_softmax_back(dout, cache):
 def spatial_softmax_mean_forgotten(dout, cache):
     shape, p, at = cache
     return (dout[..., None]*p*at).reshape(shape)
+
+
+# Still other ways of handing in
+
+class Param:
+    "An array with its gradient beside it"
+    def __init__(self, value): self.value, self.grad = value, np.zeros_like(value)
+
+
+class Scale:
+    "Parameters are objects; gradients add up until somebody sets them to zero"
+    def __init__(self, w, b): self.w, self.b = Param(w), Param(b)
+
+    def forward(self, x):
+        self.x = x
+        return x*self.w.value+self.b.value
+
+    def backward(self, dout):
+        self.w.grad = (dout*self.x).sum(0)
+        self.b.grad = dout.sum(0)
+        return dout*self.w.value
+
+
+@right(*arrays((4, 3)), init=arrays((3,), (3,)))
+class ScaleByParams(Scale): pass
+
+@wrong(of=ScaleByParams, says='factor_missing input_forgotten wrong_tensor')
+class ScaleInputForgotten(Scale):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.w.grad = dout.sum(0)
+        return dx
+
+
+class Listed:
+    "`params` and `grads` are lists in the same order"
+    def __init__(self, w, b): self.params, self.grads = [w, b], [None, None]
+
+    def forward(self, x):
+        self.x = x
+        return x@self.params[0]+self.params[1]
+
+    def backward(self, dout):
+        self.grads = [self.x.T@dout, dout.sum(0)]
+        return dout@self.params[0].T
+
+
+@right(*arrays((4, 3)), init=arrays((3, 2), (2,)))
+class ListedLinear(Listed): pass
+
+@wrong(of=ListedLinear, says='mean_for_sum')
+class ListedMean(Listed):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.grads[1] = dout.mean(0)
+        return dx
+
+
+@dataclass
+class Normed:
+    "A dataclass; the upstream gradient is in `out.g`, as in this book"
+    gain: torch.Tensor
+
+    def __call__(self, x):
+        self.x, self.r = x, x.square().mean(-1, keepdim=True).rsqrt()
+        self.out = x*self.r*self.gain
+        return self.out
+
+    def backward(self):
+        h = self.x*self.r
+        self.gain.g = (self.out.g*h).sum(0)
+        d = self.out.g*self.gain
+        self.x.g = self.r*(d-h*(d*h).mean(-1, keepdim=True))
+
+
+@right(*normal((4, 3)), init=normal((3,)))
+class RootMeanSquare(Normed): pass
+
+@wrong(of=RootMeanSquare, says='variance_path_missing norm_path_missing mean_path_missing')
+class RootMeanSquareConstant(Normed):
+    def backward(self):
+        super().backward()
+        self.x.g = self.r*self.out.g*self.gain
+
+@wrong(of=RootMeanSquare, says='size_mean_missing class_mean_missing variance_path_scaled norm_path_scaled path_scaled')
+class RootMeanSquareSum(Normed):
+    def backward(self):
+        super().backward()
+        h, d = self.x*self.r, self.out.g*self.gain
+        self.x.g = self.r*(d-h*(d*h).sum(-1, keepdim=True))
+
+
+def outside(x):
+    "A forward pass that leaves PyTorch, as kernels do"
+    return torch.from_numpy(np.log1p(np.square(x.detach().numpy()))), x
+
+
+@right(*normal((3, 4)), forward=outside)
+def outside_back(dout, x): return 2*dout*x/(1+x*x)
+
+@wrong(of=outside_back, says='factor_two_missing')
+def outside_two_forgotten(dout, x): return dout*x/(1+x*x)
+
+@wrong(of=outside_back, says='mask_wrong sign')
+def outside_without_sign(dout, x): return 2*dout*x.abs()/(1+x*x)
+
+
+def unrecorded(x, w):
+    with torch.no_grad():
+        h = (x@w).sigmoid()
+    return h, (x, w, h)
+
+
+@right(*normal((4, 3), (3, 2)), forward=unrecorded)
+def unrecorded_back(dout, cache):
+    x, w, h = cache
+    d = dout*h*(1-h)
+    return d@w.t(), x.t()@d
+
+@wrong(of=unrecorded_back, says='at_input derivative_wrong')
+def unrecorded_slope_of_input(dout, cache):
+    x, w, h = cache
+    z = x@w
+    return (dout*z*(1-z))@w.t(), x.t()@(dout*h*(1-h))
+
+
+def single(x, w):
+    "In float32 whatever comes in"
+    x, w = x.astype(np.float32), w.astype(np.float32)
+    return x@w, (x, w)
+
+
+@right(*arrays((4, 3), (3, 2)), forward=single)
+def single_back(dout, cache):
+    x, w = cache
+    dout = dout.astype(np.float32)
+    return dout@w.T, x.T@dout
+
+@wrong(of=single_back, says='constant_factor')
+def single_back_one_percent_off(dout, cache):
+    dx, dw = single_back(dout, cache)
+    return 1.01*dx, dw
+
+
+def mean_loss(pred, target):
+    "A plain number comes out"
+    return float(np.mean((pred-target)**2)), (pred, target)
+
+
+@right(*arrays((4, 3), (4, 3)), forward=mean_loss)
+def mean_loss_back(dout, cache):
+    pred, target = cache
+    return 2*dout*(pred-target)/pred.size, None
+
+@wrong(of=mean_loss_back, says='mean_missing')
+def mean_loss_by_columns(dout, cache):
+    pred, target = cache
+    return 2*dout*(pred-target)/pred.shape[1], None
+
+
+def best_two(x):
+    "Floats and whole numbers come out"
+    best = x.topk(2, dim=1)
+    return (best.values, best.indices), (x, best.indices)
+
+
+@right(*normal((3, 5)), forward=best_two)
+def best_two_back(dout, cache):
+    x, i = cache
+    return torch.zeros_like(x).scatter(1, i, dout[0])
+
+@wrong(of=best_two_back, says='some_columns path_missing mask_wrong')
+def best_two_second_forgotten(dout, cache):
+    x, i = cache
+    return torch.zeros_like(x).scatter(1, i[:, :1], dout[0][:, :1])
+
+
+class InOutGrad:
+    "The upstream gradient is in `out.grad`, the gradients go into `.grad`, as PyTorch calls them"
+    def __init__(self, w): self.w = w
+
+    def forward(self, x):
+        self.x, self.out = x, x@self.w
+        return self.out
+
+    def backward(self):
+        self.x.grad = self.out.grad@self.w.T
+        self.w.grad = self.x.T@self.out.grad
+
+
+@right(*normal((4, 3)), init=normal((3, 2)))
+class LinearInGrad(InOutGrad): pass
+
+@wrong(of=LinearInGrad, says='mean_for_sum')
+class LinearInGradMean(InOutGrad):
+    def backward(self):
+        super().backward()
+        self.w.grad = self.w.grad/len(self.x)
