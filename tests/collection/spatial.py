@@ -3034,3 +3034,85 @@ class LinearInGradMean(InOutGrad):
     def backward(self):
         super().backward()
         self.w.grad = self.w.grad/len(self.x)
+
+
+# What a fresh layer hides: gains of one, states of zero, masks of ones, classes that don't occur
+
+def gain_and_bias(x, gain, bias): return x.tanh()*gain+bias, (x, gain)
+
+
+@right(*normal((4, 3)), torch.ones(3), torch.zeros(3), forward=gain_and_bias)
+def gain_and_bias_back(dout, cache):
+    x, gain = cache
+    return dout*gain*(1-x.tanh()**2), (dout*x.tanh()).sum(0), dout.sum(0)
+
+@wrong(of=gain_and_bias_back, says='factor_missing')
+def gain_of_ones(dout, cache):
+    x, _ = cache
+    return dout*(1-x.tanh()**2), *gain_and_bias_back(dout, cache)[1:]
+
+
+def first_step(x, h, w):
+    out = (x+h@w).tanh()
+    return out, (h, w, out)
+
+
+@right(*normal((4, 3)), torch.zeros(4, 3), *normal((3, 3)), forward=first_step)
+def first_step_back(dout, cache):
+    h, w, out = cache
+    d = dout*(1-out**2)
+    return d, d@w.t(), h.t()@d
+
+@wrong(of=first_step_back, says='zero')
+def state_of_zeros(dout, cache):
+    h, w, out = cache
+    return *first_step_back(dout, cache)[:2], torch.zeros_like(w)
+
+
+def rotated(x, q): return x@q, (x, q)
+
+
+@right(*normal((4, 3)), torch.eye(3), forward=rotated)
+def rotated_back(dout, cache): return dout@cache[1].t(), cache[0].t()@dout
+
+@wrong(of=rotated_back, says='w_not_transposed')
+def identity_not_transposed(dout, cache): return dout@cache[1], cache[0].t()@dout
+
+@wrong(of=rotated_back, says='factor_missing w_forgotten')
+def identity_left_out(dout, cache): return dout.clone(), cache[0].t()@dout
+
+
+def kept(x, mask): return x*mask, mask
+
+
+@right(*normal((4, 3)), torch.ones(4, 3), forward=kept)
+def kept_back(dout, mask): return dout*mask, None
+
+@wrong(of=kept_back, says='mask_missing factor_missing')
+def mask_of_ones(dout, mask): return dout.clone(), None
+
+
+def filled(x, mask): return x.masked_fill(~mask, 0.), mask
+
+
+@right(*normal((4, 3)), torch.ones(4, 3).bool(), forward=filled)
+def filled_back(dout, mask): return dout*mask, None
+
+@wrong(of=filled_back, says='mask_missing')
+def mask_of_true(dout, mask): return dout.clone(), None
+
+
+def class_scores(x, t):
+    logp = x.log_softmax(1)
+    return logp.gather(1, t[:, None])[:, 0], (logp, t)
+
+
+@right(*normal((4, 3)), torch.tensor([1, 2, 1, 2]), forward=class_scores)
+def class_scores_back(dout, cache):
+    logp, t = cache
+    return dout[:, None]*(F.one_hot(t, logp.shape[1])-logp.exp()), None
+
+@wrong(of=class_scores_back, says='path_missing some_rows mask_wrong')
+def class_zero_ignored(dout, cache):
+    logp, t = cache
+    return dout[:, None]*(F.one_hot(t, logp.shape[1])*(t>0)[:, None]-logp.exp()), None
