@@ -498,7 +498,7 @@ def interpolate_back(dout, cache):
     dx = torch.zeros_like(x).index_add_(1, left, dout*(1-part))
     return dx.index_add_(1, left+1, dout*part), None
 
-@wrong(of=interpolate_back, says='operands_swapped')
+@wrong(of=interpolate_back, says='operands_swapped path_exchanged')
 def upsample_linear_neighbours_exchanged(dout, cache):
     x, m = cache
     left, part = linear_steps(x.shape[1], m, x)
@@ -1424,7 +1424,7 @@ def gru_reset_gate_taken_for_constant(dout, cache): return gru_cell_back(dout, c
 @wrong(of=gru_cell_back, says='path_missing')
 def gru_update_gate_taken_for_constant(dout, cache): return gru_cell_back(dout, cache, update=False)
 
-@wrong(of=gru_cell_back, says='')
+@wrong(of=gru_cell_back, says='term_missing')
 def gru_update_gate_exchanged(dout, cache): return gru_cell_back(dout, cache, mixed=True)
 
 @wrong(of=gru_cell_back, says='path_missing')
@@ -1653,7 +1653,7 @@ def pile(x, y): return torch.stack([x, y], 1), None
 @right(*normal((2, 3), (2, 3)), forward=pile)
 def stack(dout, _): return dout.unbind(1)
 
-@wrong(of=stack, says='wrong_axis transposed permuted')
+@wrong(of=stack, says='wrong_axis transposed permuted path_exchanged')
 def stack_taken_apart_along_the_rows(dout, _): return dout.unbind(0)
 
 @wrong(of=stack, says='wrong_tensor')
@@ -1682,7 +1682,7 @@ class GLU(Module):
 
     def bwd(self, out, x): x.g = torch.cat([out.g*self.s, out.g*self.a*self.s*(1-self.s)], -1)
 
-@wrong(of=GLU, says='permuted shifted')
+@wrong(of=GLU, says='permuted shifted halves_swapped')
 class GLUExchanged(GLU):
     def bwd(self, out, x):
         super().bwd(out, x)
@@ -2015,7 +2015,7 @@ def polar_back(dr, dangle, cache):
 def two_outputs_second_forgotten(dr, dangle, cache):
     return polar_back(dr, 0*dangle, cache)
 
-@wrong(of=polar_back, says='upstreams_exchanged')
+@wrong(of=polar_back, says='upstreams_exchanged path_exchanged')
 def two_outputs_upstreams_exchanged(dr, dangle, cache): return polar_back(dangle, dr, cache)
 
 @wrong(of=polar_back, says='path_sign')
@@ -2089,8 +2089,12 @@ class Array:
     def __init__(self, data, parts=()):
         self.data, self.grad, self.parts = np.asarray(data, dtype=float), 0., parts
     def new(self, data, *parts): return type(self)(data, parts)
-    def __matmul__(self, o): return self.new(self.data@o.data, (self, lambda g: g@o.data.T), (o, lambda g: self.data.T@g))
-    def __mul__(self, o): return self.new(self.data*o.data, (self, lambda g: g*o.data), (o, lambda g: g*self.data))
+    def __matmul__(self, o):
+        return self.new(self.data@o.data, (self, lambda g: g@o.data.T), (o, lambda g: self.data.T@g))
+
+    def __mul__(self, o):
+        return self.new(self.data*o.data, (self, lambda g: g*o.data), (o, lambda g: g*self.data))
+
     def __add__(self, o): return self.new(self.data+o.data, (self, self.fit), (o, o.fit))
     def tanh(self):
         out = np.tanh(self.data)
@@ -2139,7 +2143,8 @@ class LayerAverages(LayerOfArrays): kind = Averaging
 
 
 class Untransposed(Array):
-    def __matmul__(self, o): return self.new(self.data@o.data, (self, lambda g: g@o.data), (o, lambda g: self.data.T@g))
+    def __matmul__(self, o):
+        return self.new(self.data@o.data, (self, lambda g: g@o.data), (o, lambda g: self.data.T@g))
 
 @wrong(of=SquareOfArrays, says='w_not_transposed')
 class SquareNotTransposed(SquareOfArrays): kind = Untransposed
@@ -2566,7 +2571,7 @@ def messages_back(dout, cache):
     d = dout[b]
     return torch.zeros_like(x).index_add(0, a, d@w.t()), None, x[a].t()@d
 
-@wrong(of=messages_back, says='wrong_input transposed')
+@wrong(of=messages_back, says='wrong_input transposed indices_swapped')
 def messages_sent_back_to_the_receiver(dout, cache):
     x, (a, b), w = cache
     dx, _, dw = messages_back(dout, cache)
@@ -2591,7 +2596,7 @@ def by_offsets_back(dout, cache):
     n, offsets = cache
     return np.repeat(dout, np.diff(np.append(offsets, n)), axis=0), None
 
-@wrong(of=by_offsets_back, says='mean_for_sum factor_missing')
+@wrong(of=by_offsets_back, says='mean_for_sum factor_missing path_scaled')
 def by_offsets_averages(dout, cache):
     n, offsets = cache
     size = np.diff(np.append(offsets, n))
@@ -2793,7 +2798,7 @@ class SplitHeads:
 @right(*normal((4, 3)), init=normal((3, 4)))
 class TwoHeads(SplitHeads): pass
 
-@wrong(of=TwoHeads, says='upstreams_exchanged')
+@wrong(of=TwoHeads, says='upstreams_exchanged path_exchanged halves_swapped')
 class TwoHeadsExchanged(SplitHeads):
     def backward(self, da, db): return super().backward(db, da)
 
@@ -2813,7 +2818,7 @@ def sparse_times_back(dout, cache):
     dx = torch.zeros_like(x).index_add(0, j, values[:, None]*dout[i])
     return None, None, (dout[i]*x[j]).sum(1), dx, None
 
-@wrong(of=sparse_times_back, says='w_not_transposed transposed')
+@wrong(of=sparse_times_back, says='w_not_transposed transposed indices_swapped')
 def sparse_times_not_transposed(dout, cache):
     i, j, values, x = cache
     dx = torch.zeros_like(x).index_add(0, i, values[:, None]*dout[j])
@@ -2920,7 +2925,7 @@ class RootMeanSquareConstant(Normed):
         super().backward()
         self.x.g = self.r*self.out.g*self.gain
 
-@wrong(of=RootMeanSquare, says='size_mean_missing class_mean_missing variance_path_scaled norm_path_scaled path_scaled')
+@wrong(of=RootMeanSquare, says='class_mean_missing variance_path_scaled norm_path_scaled')
 class RootMeanSquareSum(Normed):
     def backward(self):
         super().backward()
