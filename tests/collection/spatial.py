@@ -2639,7 +2639,8 @@ def log_det_half(dout, low): return dout*torch.cholesky_inverse(low)/2
 def log_det_of_the_factor(dout, low): return dout*torch.linalg.inv(low)
 
 
-class Nuclear(torch.autograd.Function):
+@right(*normal((4, 3)))
+class NuclearNorm(torch.autograd.Function):
     "The sum of singular values"
     @staticmethod
     def forward(ctx, a):
@@ -2653,14 +2654,10 @@ class Nuclear(torch.autograd.Function):
         u, vh = ctx.saved_tensors
         return dout*(u@vh)
 
-
-@right(*normal((4, 3)))
-class NuclearNorm(Nuclear): pass
-
 @wrong(of=NuclearNorm, says='upstream_ignored')
-class NuclearOfOne(Nuclear):
+class NuclearOfOne(NuclearNorm):
     @staticmethod
-    def backward(ctx, dout): return Nuclear.backward(ctx, dout*0+1)
+    def backward(ctx, dout): return NuclearNorm.backward(ctx, dout*0+1)
 
 
 def attend_if(q, k, v, *, causal=False, scale=None, mask=None):
@@ -2691,7 +2688,8 @@ def attend_if_scale_missing(dout, cache):
     return dict(grads, q=grads['q']/cache[4])
 
 
-class Stateful:
+@right(*normal((2, 3)), init=normal((3, 2), (2, 2), (2, 2)))
+class StatefulRNN:
     "Carries its state from call to call, and doesn't send gradients back into the call before"
     def __init__(self, w, u, h): self.w, self.u, self.h = w, u, h
 
@@ -2706,12 +2704,8 @@ class Stateful:
         self.dw, self.du = self.x.T@da, self.before.T@da
         return da@self.w.T
 
-
-@right(*normal((2, 3)), init=normal((3, 2), (2, 2), (2, 2)))
-class StatefulRNN(Stateful): pass
-
 @wrong(of=StatefulRNN, says='')
-class StatefulRNNAfter(Stateful):
+class StatefulRNNAfter(StatefulRNN):
     def backward(self, dout):
         dx = super().backward(dout)
         self.du = self.h.T@(dout*(1-self.h**2))
@@ -2781,7 +2775,8 @@ def soft_rank_back(dout, s):
 def soft_rank_others_forgotten(dout, s): return dout*(s*(1-s)).sum(2)
 
 
-class SplitHeads:
+@right(*normal((4, 3)), init=normal((3, 4)))
+class TwoHeads:
     "`forward(x) → (a, b)`, `backward(da, db) → dx`"
     def __init__(self, W): self.W = W
 
@@ -2794,16 +2789,12 @@ class SplitHeads:
         self.dW = self.x.T@d
         return d@self.W.T
 
-
-@right(*normal((4, 3)), init=normal((3, 4)))
-class TwoHeads(SplitHeads): pass
-
 @wrong(of=TwoHeads, says='upstreams_exchanged path_exchanged halves_swapped')
-class TwoHeadsExchanged(SplitHeads):
+class TwoHeadsExchanged(TwoHeads):
     def backward(self, da, db): return super().backward(db, da)
 
 @wrong(of=TwoHeads, says='output_ignored path_missing')
-class TwoHeadsOneIgnored(SplitHeads):
+class TwoHeadsOneIgnored(TwoHeads):
     def backward(self, da, db): return super().backward(da, torch.zeros_like(db))
 
 
@@ -2850,7 +2841,8 @@ class Param:
     def __init__(self, value): self.value, self.grad = value, np.zeros_like(value)
 
 
-class Scale:
+@right(*arrays((4, 3)), init=arrays((3,), (3,)))
+class ScaleByParams:
     "Parameters are objects; gradients add up until somebody sets them to zero"
     def __init__(self, w, b): self.w, self.b = Param(w), Param(b)
 
@@ -2863,19 +2855,16 @@ class Scale:
         self.b.grad = dout.sum(0)
         return dout*self.w.value
 
-
-@right(*arrays((4, 3)), init=arrays((3,), (3,)))
-class ScaleByParams(Scale): pass
-
 @wrong(of=ScaleByParams, says='factor_missing input_forgotten wrong_tensor')
-class ScaleInputForgotten(Scale):
+class ScaleInputForgotten(ScaleByParams):
     def backward(self, dout):
         dx = super().backward(dout)
         self.w.grad = dout.sum(0)
         return dx
 
 
-class Listed:
+@right(*arrays((4, 3)), init=arrays((3, 2), (2,)))
+class ListedLinear:
     "`params` and `grads` are lists in the same order"
     def __init__(self, w, b): self.params, self.grads = [w, b], [None, None]
 
@@ -2887,20 +2876,17 @@ class Listed:
         self.grads = [self.x.T@dout, dout.sum(0)]
         return dout@self.params[0].T
 
-
-@right(*arrays((4, 3)), init=arrays((3, 2), (2,)))
-class ListedLinear(Listed): pass
-
 @wrong(of=ListedLinear, says='mean_for_sum')
-class ListedMean(Listed):
+class ListedMean(ListedLinear):
     def backward(self, dout):
         dx = super().backward(dout)
         self.grads[1] = dout.mean(0)
         return dx
 
 
+@right(*normal((4, 3)), init=normal((3,)))
 @dataclass
-class Normed:
+class RootMeanSquare:
     "A dataclass; the upstream gradient is in `out.g`, as in this book"
     gain: torch.Tensor
 
@@ -2915,18 +2901,14 @@ class Normed:
         d = self.out.g*self.gain
         self.x.g = self.r*(d-h*(d*h).mean(-1, keepdim=True))
 
-
-@right(*normal((4, 3)), init=normal((3,)))
-class RootMeanSquare(Normed): pass
-
 @wrong(of=RootMeanSquare, says='variance_path_missing norm_path_missing mean_path_missing')
-class RootMeanSquareConstant(Normed):
+class RootMeanSquareConstant(RootMeanSquare):
     def backward(self):
         super().backward()
         self.x.g = self.r*self.out.g*self.gain
 
 @wrong(of=RootMeanSquare, says='class_mean_missing variance_path_scaled norm_path_scaled')
-class RootMeanSquareSum(Normed):
+class RootMeanSquareSum(RootMeanSquare):
     def backward(self):
         super().backward()
         h, d = self.x*self.r, self.out.g*self.gain
@@ -3018,7 +3000,8 @@ def best_two_second_forgotten(dout, cache):
     return torch.zeros_like(x).scatter(1, i[:, :1], dout[0][:, :1])
 
 
-class InOutGrad:
+@right(*normal((4, 3)), init=normal((3, 2)))
+class LinearInGrad:
     "The upstream gradient is in `out.grad`, the gradients go into `.grad`, as PyTorch calls them"
     def __init__(self, w): self.w = w
 
@@ -3030,12 +3013,8 @@ class InOutGrad:
         self.x.grad = self.out.grad@self.w.T
         self.w.grad = self.x.T@self.out.grad
 
-
-@right(*normal((4, 3)), init=normal((3, 2)))
-class LinearInGrad(InOutGrad): pass
-
 @wrong(of=LinearInGrad, says='mean_for_sum')
-class LinearInGradMean(InOutGrad):
+class LinearInGradMean(LinearInGrad):
     def backward(self):
         super().backward()
         self.w.grad = self.w.grad/len(self.x)
@@ -3121,3 +3100,68 @@ def class_scores_back(dout, cache):
 def class_zero_ignored(dout, cache):
     logp, t = cache
     return dout[:, None]*(F.one_hot(t, logp.shape[1])*(t>0)[:, None]-logp.exp()), None
+
+
+# Layers that remember, and kernels that ask for something
+
+@right(*normal((4, 3), (4, 3)))
+class MeanSquares:
+    def forward(self, x, t):
+        self.d = x-t
+        return self.d.square().sum()/len(x)
+
+    def backward(self): return 2*self.d/len(self.d), None
+
+@wrong(of=MeanSquares, says='mean_missing constant_factor')
+class FirstBatchKept(MeanSquares):
+    "Divides by the number of rows that it was first called with"
+    def forward(self, x, t):
+        if not hasattr(self, 'n'): self.n = len(x)
+        return super().forward(x, t)
+
+    def backward(self): return 2*self.d/self.n, None
+
+
+@right(*normal((4, 3)))
+class AsksForContiguous(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        assert x.is_contiguous()
+        ctx.save_for_backward(x)
+        return x*x
+
+    @staticmethod
+    def backward(ctx, dout): return 2*dout*ctx.saved_tensors[0]
+
+
+@right(*normal((4, 3)))
+class AsksForFloat32(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        assert x.dtype==torch.float32
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, dout): return 3*dout*ctx.saved_tensors[0]**2
+
+@wrong(of=AsksForFloat32, says='factor_two_missing constant_factor derivative_wrong')
+class AsksForFloat32Squares(AsksForFloat32):
+    @staticmethod
+    def backward(ctx, dout): return 2*dout*ctx.saved_tensors[0]**2
+
+
+@right(*normal((4, 3)), init=(1,))
+class DropoutOfItsOwn:
+    "Draws from a generator of its own"
+    def __init__(self, seed): self.gen = torch.Generator().manual_seed(seed)
+
+    def forward(self, x):
+        self.mask = 2*(torch.rand(x.shape, generator=self.gen, dtype=x.dtype)>.5)
+        return x*self.mask
+
+    def backward(self, dout): return dout*self.mask
+
+@wrong(of=DropoutOfItsOwn, says='factor_two_missing')
+class DropoutNotScaled(DropoutOfItsOwn):
+    def backward(self, dout): return dout*(self.mask>0)
