@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['POWERS', 'TWOS', 'MEANINGS', 'LOSS', 'TWO', 'COUNTS', 'axes_of', 'sizes_of', 'words', 'Product', 'matches',
            'products', 'power', 'formula', 'part_names', 'size_name', 'large', 'count', 'even', 'constant', 'less_one',
-           'single', 'explain']
+           'single', 'explain', 'scalars', 'divisor']
 
 # %% ../../nbs/check/factors.ipynb #c00ef3c4
 import itertools, math
 from dataclasses import dataclass
+
+import torch
 
 from .runs import Guess
 
@@ -176,4 +178,26 @@ def explain(cs:list, runs:list, loss:bool) -> list: # Guesses, the simplest firs
         res.append(Guess('+'.join(names), why, sure))
     res = res or less_one(cs, sizes) or single(cs, runs)
     doubt = not any(g.sure for g in res)
-    return res + [Guess('constant_factor', constant(cs[0]), not res)]*(doubt and even(cs))
+    if not doubt or not even(cs): return res
+    at = found!=[] and found[0].cost<=1.5 # the likelier of the two comes first
+    return res[:at] + [Guess('constant_factor', constant(cs[0]), not res)] + res[at:]
+
+# %% ../../nbs/check/factors.ipynb #daf161d0
+def scalars(run) -> list: # `(words, value)`
+    "Numbers that the forward pass has computed on its way"
+    if run.graph is None: return []
+    nodes = list(run.graph.recorder.nodes.values())
+    single = [n for n in nodes if isinstance(n.out, torch.Tensor) and n.out.numel()==1]
+    return [(f'`{n.op}` in `{n.where}`', abs(n.out.item())) for n in single if n.out]
+
+def divisor(cs:list, runs:list) -> list:
+    "A guess if the factors of all runs are such a number over a size"
+    tables = [scalars(r) for r in runs]
+    if len(set(map(len, tables)))>1: return []
+    for i, (said, _) in enumerate(tables[0]):
+        values = [t[i][1] for t in tables]
+        for size, ns in {**sizes_of(runs), 'one': [1]*len(runs)}.items():
+            if all(abs(abs(c)*n/v-1)<1e-6 for c, n, v in zip(cs, ns, values)):
+                why = f'it is divided by the number of {size} in place of {said}'
+                return [Guess('divisor_wrong', why)]
+    return []

@@ -60,7 +60,7 @@ class Recorder(TorchFunctionMode):
     def __init__(self, names:dict): # id of a tensor → its name
         super().__init__()
         self.nodes = {i: Node('', name=n) for i, n in names.items()}
-        self.edges, self.kept, self.cut, self.inside = [], [], None, ''
+        self.edges, self.kept, self.change, self.inside = [], [], None, ''
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, func.__name__.strip('_')
@@ -82,6 +82,7 @@ def _in_parts(self, name, args, kwargs):
     finally:
         self.inside = ''
 
+# %% ../../nbs/check/recorder.ipynb #10baed99
 def _written(self, name, func, args, kwargs):
     "An operation that is many, written out; as it is if that isn't the same"
     right, before = func(*args, **kwargs), len(self.edges)
@@ -120,7 +121,7 @@ def _edge(self, node, t, i):
     new = t.view_as(t)
     e = Edge(node, i, self.nodes.get(id(t), Node('?')), t)
     self.edges.append(e)
-    new.register_hook(lambda g: g*0 if self.cut is e else None)
+    new.register_hook(lambda g: self.change(e, g) if self.change else None)
     return new
 
 def _operand(self, node, a, i):

@@ -26,8 +26,8 @@ def wider(small:tuple, large:tuple) -> bool:
 
 def is_start(got, want) -> bool:
     "Is it the right gradient, cut short?"
-    if got.ndim!=want.ndim or any(a>b for a, b in zip(got.shape, want.shape)): return False
-    return fits(got.double(), want[tuple(map(slice, got.shape))])
+    less = got.ndim==want.ndim and all(a<=b for a, b in zip(got.shape, want.shape))
+    return less and fits(got.double(), want[tuple(map(slice, got.shape))])
 
 # %% ../../nbs/check/shapes.ipynb #fb4c5d93
 def shape_name(got, want, up=None) -> tuple: # `(name, why)`
@@ -49,7 +49,7 @@ def shape_name(got, want, up=None) -> tuple: # `(name, why)`
 # %% ../../nbs/check/shapes.ipynb #d02f0488
 def size_name(got, want) -> tuple: # `(name, why)`
     "What is left to be said of a shape"
-    if is_start(got, want): return 'cut_short', 'it is right, but the last of it is missing'
+    if is_start(got, want): return 'cut_short', 'it is right, but its end is missing'
     if got.ndim<want.ndim: return 'squeezed', 'an axis was squeezed or summed away'
     if got.numel()==want.numel():
         return 'extra_axis', 'an axis of length one is too many (keepdim?)'

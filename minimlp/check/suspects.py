@@ -39,6 +39,7 @@ def turned(said:str) -> bool:
     sizes = re.findall(r"size '\[(\d+), (\d+)\]'", said)
     return len(sizes)==2 and sizes[0]==sizes[1][::-1]
 
+# %% ../../nbs/check/suspects.ipynb #05cebaa6
 def raised(e:Exception): # Yields guesses
     "What an exception means"
     said = f'{type(e).__name__}: {e}'
