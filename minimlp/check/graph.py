@@ -160,8 +160,8 @@ def _groups(self, shares=None) -> list:
 Graph.groups = _groups
 
 # %% ../../nbs/check/graph.ipynb #6c82c5e1
-def factor(got:Tensor, share:Tensor) -> float:
+def factor(got:Tensor, share:Tensor, tol=1e-6) -> float:
     "The multiple of `share` that is nearest to `got`; NaN if it isn't near"
     if not share.any(): return float('nan')
     c = ((got*share).sum()/(share*share).sum()).item()
-    return c if (got-c*share).abs().max() <= 1e-6*got.abs().max() else float('nan')
+    return c if (got-c*share).abs().max() <= tol*got.abs().max() else float('nan')

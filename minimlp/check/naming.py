@@ -4,23 +4,26 @@
 
 # %% auto #0
 __all__ = ['cuts', 'plain', 'uneven', 'two_cuts', 'followed', 'from_graph', 'further', 'graph_of', 'whole_factor', 'clues',
-           'layout', 'final', 'other_tensors', 'chosen', 'told', 'agreed', 'guesses', 'proved', 'few']
+           'final', 'other_tensors', 'chosen', 'told', 'agreed', 'guesses', 'proved', 'few']
 
 # %% ../../nbs/check/naming.ipynb #bb38d99a
 import itertools
 
 import torch
 
+from .axes import over, softmaxes
 from .factors import divisor, explain
 from .graph import SIMPLE, Graph, factor
 from .joints import early, joints
 from .judge import Found
 from .lines import lines
-from .questions import earlier, elsewhere, forgotten, mixed_up
+from .mixups import (exchanged, forgotten, other_operand, outputs_mixed,
+                                  some_of_batch)
+from .questions import earlier, elsewhere, mixed_up
 from .runs import Guess, Run
 from .shapes import precision, shapes
 from .slices import differ, per_slice, places
-from .suspects import Clue, fits, masks, moved, unwritten, worst
+from .suspects import Clue, fits, layout, masks, moved, unwritten, worst
 from .swaps import swaps
 
 # %% ../../nbs/check/naming.ipynb #a0179fdf
@@ -91,7 +94,7 @@ def from_graph(f:Found, run:Run): # Yields clues
     other = [*swaps(*known), *joints(*known)]
     for c in alone: # a factor of two may be a number that stands there
         c.sure = not (other and c.name.endswith('doubled'))
-    found = alone + other
+    found = alone + other + [*swaps(*known, over), *softmaxes(*known)]
     yield from found or [*swaps(*known, early), *uneven(graph, groups, f.name, got)]
 
 # %% ../../nbs/check/naming.ipynb #c46ac178
@@ -127,7 +130,7 @@ Run.graph = property(_recorded)
 def whole_factor(f): # Yields a clue
     "Is all of it off by one factor?"
     want = f.want.nan_to_num()
-    c = factor(f.got.double(), want)
+    c = factor(f.got.double(), want, 1e-4 if f.blind else 1e-6) # nudges are less exact
     if c==c and c and abs(c-1)>1e-7: yield Clue('factor', '', 2.1, c, key='factor')
 
 def clues(f:Found, run:Run) -> list:
@@ -138,18 +141,12 @@ def clues(f:Found, run:Run) -> list:
     found = [*whole_factor(f), *masks(got, f.want, up), *first_move]
     found += [*earlier(f, run), *places(f), *per_slice(f, run)]
     if run.trace.outs and run.trace.outs[0].requires_grad:
-        found += [*elsewhere(f, run), *mixed_up(f, run)]
+        found += [*elsewhere(f, run), *other_operand(f, run), *mixed_up(f, run)]
+        found += [*outputs_mixed(f, run), *some_of_batch(f, run)]
         if not any(c.rank<2 for c in found): found += from_graph(f, run)
-        if not found: found += forgotten(f, run)
+        if not any(c.rank<5 for c in found):
+            found += [*forgotten(f, run), *exchanged(f, run)]
     return found
-
-# %% ../../nbs/check/naming.ipynb #1324d241
-def layout(run) -> list:
-    "A guess if the upstream gradient's place in memory makes the difference"
-    if run.label not in ('an expanded upstream', 'a non-contiguous upstream'): return []
-    where = 'an upstream gradient that lies in memory row by row'
-    why = f'it is right for {where}, and wrong for {run.label}'
-    return [Guess('strided_upstream', f'{why}: it takes the memory for contiguous')]
 
 # %% ../../nbs/check/naming.ipynb #1f5dabd4
 def final(f:Found, run:Run) -> list:

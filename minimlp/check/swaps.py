@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SMOOTH', 'IN_INPUT', 'IN_OUTPUT', 'MASKED', 'TIMES', 'OVER', 'MATRIX', 'TURNS', 'PICKS', 'EXTREMES', 'FAMILIES',
-           'at_output', 'other', 'unary', 'by_output', 'binary', 'products', 'moves', 'last_wins', 'extremes', 'tried',
-           'candidates', 'swaps']
+           'at_output', 'other', 'unary', 'by_output', 'number', 'by_number', 'binary', 'products', 'moves',
+           'last_wins', 'extremes', 'tried', 'candidates', 'swaps']
 
 # %% ../../nbs/check/swaps.ipynb #63026857
 import torch
@@ -50,8 +50,8 @@ def unary(e, g): # Yields `(name, gradient, words)`
     said = f'the derivative of `{op}` is'
     if e.node.out.shape!=x.shape: return
     bug = 'mask_missing' if op in MASKED else 'derivative_missing'
-    if op in TIMES|OVER: yield 'factor_missing', g, f'the factor of `{op}` is missing'
-    else: yield bug, g, f'{said} missing: the gradient passes through as it is'
+    if op not in TIMES|OVER:
+        yield bug, g, f'{said} missing: the gradient passes through as it is'
     if op in SMOOTH:
         why = f'{said} taken at its output in place of its input'
         yield 'at_output', at_output(e, g), why
@@ -70,6 +70,20 @@ def by_output(e, g): # Yields `(name, gradient, words)`
         slope, lost = IN_OUTPUT[op]
         why = f'in the derivative of `{op}` {lost} is missing'
         yield 'derivative_wrong', g*slope(e.node.out.detach()), why
+
+# %% ../../nbs/check/swaps.ipynb #b6d3f453
+def number(e):
+    "The other operand, if it is a plain number"
+    rest = [a for i, a in enumerate(e.node.args[:2]) if i!=e.i]
+    return rest[0] if len(rest)==1 and isinstance(rest[0], (int, float)) else None
+
+def by_number(e, g): # Yields `(name, gradient, words)`
+    "Other ways back through a product with a number"
+    c, op = number(e), e.node.op
+    if c is None or op not in TIMES|OVER: return
+    yield 'factor_missing', g, f'the factor of `{op}` is missing'
+    if op in TIMES and c: yield 'divided', g/c, 'it is divided in place of multiplied'
+    elif e.i==0: yield 'multiplied', g*c, 'it is multiplied in place of divided'
 
 # %% ../../nbs/check/swaps.ipynb #0dea1b47
 def binary(e, g): # Yields `(name, gradient, words)`
@@ -144,7 +158,7 @@ def extremes(e, g): # Yields `(name, gradient, words)`
         yield 'mask_inverted', torch.zeros_like(x).scatter(axis, which, up), why
 
 # %% ../../nbs/check/swaps.ipynb #bc712ae9
-FAMILIES = unary, by_output, binary, products, moves, extremes
+FAMILIES = unary, by_output, by_number, binary, products, moves, extremes
 
 def tried(family, e, g) -> list:
     "The candidates of a family; none if the shapes don't go together"
@@ -171,7 +185,8 @@ def swaps(graph:Graph, shares:list, name:str, got:Tensor,
         for bug, new, said in ways(e):
             if fits(got, rest + graph.through(e.tensor, new, name)):
                 at = f', in `{e.node.where}`' if e.node.where else ''
-                yield Clue(bug, said+at, 3.2, key=f'{bug} {e.node.op}')
+                rank = 2 if bug in ('divided', 'multiplied') else 3.2 # before mere numbers
+                yield Clue(bug, said+at, rank, key=f'{bug} {e.node.op}')
 
 # %% ../../nbs/check/swaps.ipynb #d58ccddf
 def _through(self, t, g, name) -> Tensor:

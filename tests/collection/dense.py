@@ -1987,7 +1987,7 @@ class ScaledEmbeddingUnscaled(ScaledEmbedding):
         return None, torch.zeros_like(w).index_add_(0, i, dout)
 
 
-@wrong(of=ScaledEmbedding, says='scale_twice constant_factor')
+@wrong(of=ScaledEmbedding, says='scale_twice constant_factor divided')
 class ScaledEmbeddingDivides(ScaledEmbedding):
     @staticmethod
     def backward(ctx, dout):
