@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FLOATS', 'INTS', 'KNOWN', 'HARMLESS', 'PAIRWISE', 'ROOM', 'traits', 'noisy', 'choose', 'take', 'resized', 'keeps',
-           'Stretched', 'looked_at', 'Tries', 'together', 'lengths', 'constants', 'walk_plain', 'linked', 'other_size',
-           'new_sizes', 'sizes', 'label', 'fewer_rows', 'strided', 'scaled', 'others']
+           'cut_short', 'Stretched', 'looked_at', 'Tries', 'together', 'lengths', 'constants', 'walk_plain', 'linked',
+           'other_size', 'new_sizes', 'sizes', 'label', 'fewer_rows']
 
 # %% ../../nbs/check/legit.ipynb #b3dcda17
 import itertools
@@ -99,13 +99,21 @@ def keeps(old:dict, new:dict) -> bool:
 PAIRWISE = set('add sub mul div truediv rsub radd rmul rtruediv where maximum minimum '
                'pow eq gt lt ge le ne lerp mse_loss l1_loss'.split())
 
+def cut_short(t, where) -> bool:
+    "Does a slice ask for more than there is?"
+    where = where if isinstance(where, tuple) else (where,)
+    if any(w is None or w is Ellipsis for w in where): return False
+    pairs = [(w, n) for w, n in zip(where, t.shape) if isinstance(w, slice)]
+    return any(max(abs(w.start or 0), abs(w.stop or 0))>n for w, n in pairs)
+
 class Stretched(TorchFunctionMode):
-    "Notes for each operation whether one of two tensors was stretched, and its precision"
+    "Notes whether one of two tensors was stretched or a slice cut short; and precision"
     def __init__(self):
         super().__init__()
         self.log, self.eps = [], 0.
     def __torch_function__(self, func, types, args=(), kwargs=None):
         shapes = [a.shape for a in args if isinstance(a, Tensor)]
+        if func.__name__=='__getitem__': self.log.append(cut_short(*args))
         if func.__name__.strip('_') in PAIRWISE and len(shapes)>1:
             self.log.append(len(set(shapes))>1)
         out = func(*args, **(kwargs or {}))
@@ -226,27 +234,3 @@ def fewer_rows(case, vals, tries_of, rows=16) -> dict:
     long = [k for k in inputs if len(vals[k])==len(first)]
     few = {k: t[:rows] if k in long else t for k, t in vals.items()}
     return few if tries_of(few) else vals
-
-# %% ../../nbs/check/legit.ipynb #f9bfa6a1
-def _changed(case, vals, f) -> dict:
-    "The values, with `f` of each input that has both signs"
-    both = [k for k in case.floats() if k in vals and not traits(vals[k])]
-    return {**vals, **{k: f(vals[k]) for k in both}}
-
-def strided(t:Tensor) -> Tensor:
-    "The same numbers, laid out by columns"
-    return t.transpose(0, 1).contiguous().transpose(0, 1) if t.ndim>1 else t
-
-def scaled(t:Tensor, top:float) -> Tensor:
-    "The same numbers, with the largest `top`"
-    return t*(top/t.abs().max().clamp_min(1e-300))
-
-def others(case, vals, tries): # Yields `(label, values)`
-    "The same sizes, with other values or another layout"
-    inputs = {k: vals[k] for k in case.floats() if k in vals}
-    yield 'non-contiguous input', {**vals, **{k: strided(t) for k, t in inputs.items()}}
-    for said, f in (('all positive', Tensor.abs), ('all negative', lambda t: -t.abs()),
-                    ('inputs up to 100', lambda t: scaled(t, 100.)),
-                    ('inputs up to 0.01', lambda t: scaled(t, .01))):
-        new = _changed(case, vals, f)
-        if tries.takes(new): yield said, new
