@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POWERS', 'TWOS', 'MEANINGS', 'LOSS', 'TWO', 'COUNTS', 'axes_of', 'sizes_of', 'words', 'Product', 'matches',
-           'products', 'power', 'formula', 'part_names', 'size_name', 'large', 'count', 'explain']
+           'products', 'power', 'formula', 'part_names', 'size_name', 'large', 'count', 'moves', 'explain']
 
 # %% ../../nbs/check/factors.ipynb #c00ef3c4
 import itertools, math
@@ -130,6 +130,13 @@ def count(run) -> str:
     return ', '.join(f'{n} {w}{"s"*(n!=1)}' for n, w in numbers)
 
 # %% ../../nbs/check/factors.ipynb #edb62f52
+def moves(p:Product, runs:list) -> bool:
+    "Has any of its sizes changed? If none has at all, rows and columns are believed"
+    sizes = sizes_of(runs)
+    changed = {w for w, ns in sizes.items() if len(set(ns))>1}
+    if not changed: return all(w in COUNTS for w in p.powers)
+    return not p.powers or any(w in changed for w in p.powers)
+
 def explain(cs:list, runs:list, loss:bool) -> list: # Guesses, the simplest first
     "What the factors of some runs mean; empty if nothing fits"
     found = products(cs, sizes_of(runs))
@@ -138,8 +145,5 @@ def explain(cs:list, runs:list, loss:bool) -> list: # Guesses, the simplest firs
     for p in best[:3]:
         names, whys = zip(*part_names(p, loss))
         why = f'{large(cs[0])} ({count(runs[0])}; × {formula(p)}): {" and ".join(whys)}'
-        res.append(Guess('+'.join(names), why, len(best)==1))
-    if not res and max(cs)-min(cs)<1e-5*abs(cs[0]):
-        why = 'times what it should be, everywhere: a constant is wrong or missing'
-        res = [Guess('constant_factor', f'{cs[0]:.6g} {why}')]
+        res.append(Guess('+'.join(names), why, len(best)==1 and moves(p, runs)))
     return res

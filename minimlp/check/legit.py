@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FLOATS', 'INTS', 'KNOWN', 'HARMLESS', 'PAIRWISE', 'ROOM', 'traits', 'noisy', 'choose', 'take', 'resized', 'keeps',
-           'cut_short', 'Stretched', 'looked_at', 'Tries', 'together', 'lengths', 'constants', 'walk_plain', 'linked',
-           'other_size', 'new_sizes', 'sizes', 'label', 'fewer_rows']
+           'still', 'cut_short', 'Stretched', 'looked_at', 'Tries', 'together', 'lengths', 'constants', 'walk_plain',
+           'linked', 'other_size', 'new_sizes', 'sizes', 'label', 'fewer_rows']
 
 # %% ../../nbs/check/legit.ipynb #b3dcda17
 import itertools
@@ -61,9 +61,10 @@ def traits(t:Tensor) -> set:
 HARMLESS = {'nonneg', 'nonpos', 'fractions'} # what a little noise leaves true
 
 # %% ../../nbs/check/legit.ipynb #49ab372e
-def noisy(t:Tensor, gen) -> Tensor:
+def noisy(t:Tensor, gen, known=None) -> Tensor: # `known`: its traits
     "A little noise on it, if it's a tensor that bears it"
-    if not is_float(t) or traits(t)-HARMLESS: return t
+    known = traits(t) if known is None else known
+    if not is_float(t) or known-HARMLESS: return t
     new = t*(1+.1*torch.randn(t.shape, generator=gen, dtype=torch.float64))
     return new.clamp(t.min(), t.max()).to(t.dtype)
 
@@ -78,9 +79,10 @@ def take(t:Tensor, axis:int, idx:Tensor, gen) -> Tensor:
     new = t.index_select(axis, idx)
     if 'permutation' in traits(t) and axis==t.ndim-1: return new.argsort(-1).argsort(-1)
     again = torch.cat([torch.zeros(1, dtype=torch.bool), idx[1:]==idx[:-1]])
-    if not again.any() or noisy(t, gen) is t: return new
+    if not again.any() or not is_float(t) or traits(t)-HARMLESS: return new
     again = again.nonzero()[:, 0]
-    return new.index_copy_(axis, again, noisy(new.index_select(axis, again), gen))
+    more = noisy(new.index_select(axis, again), gen, traits(t))
+    return new.index_copy_(axis, again, more)
 
 # %% ../../nbs/check/legit.ipynb #ddcf7658
 def resized(vals:dict, axes, size:int, gen):
@@ -93,7 +95,12 @@ def resized(vals:dict, axes, size:int, gen):
 
 def keeps(old:dict, new:dict) -> bool:
     "Is everything still true that was true?"
-    return all(new[k] is t or traits(t)<=traits(new[k]) for k, t in old.items())
+    return all(new[k] is t or still(new[k], traits(t)) for k, t in old.items())
+
+def still(t:Tensor, known:set) -> bool:
+    "Has it these traits? Nothing else is asked"
+    tests = FLOATS if is_float(t) else INTS
+    return not known or t.numel()>0 and all(bool(tests[k](t)) for k in known)
 
 # %% ../../nbs/check/legit.ipynb #57be2775
 PAIRWISE = set('add sub mul div truediv rsub radd rmul rtruediv where maximum minimum '

@@ -24,6 +24,7 @@ class Clue:
     rank: float = 3
     c: float = None
     key: str = ''
+    deep: bool = False # does it come from the graph?
 
     def __post_init__(self): self.key = self.key or self.name
 
@@ -83,15 +84,17 @@ def shapes(got:Tensor, want:Tensor, out=None): # Yields guesses
 def shape_name(got, want, out) -> tuple: # `(name, why)`
     "The bug that gives such a shape"
     g, w = tuple(got.shape), tuple(want.shape)
-    stretched = all(b in (1, a) for a, b in zip(g, w))
+    stretched = all(b in (1, a) for a, b in zip(g[::-1], w[::-1]))
     if got.ndim==want.ndim+1 and g[1:]==w and g[0]!=1:
         return 'not_summed', f'the sum over {g[0]} rows is missing'
     if got.ndim==2 and g==w[::-1]:
         same = fits(got.t().double(), want)
         return 'transposed', 'transposed' + ('' if same else ', and with other numbers')
-    if g==out and got.ndim==want.ndim and stretched:
+    if g==out and got.ndim>=want.ndim and stretched:
         why = 'the sum over an axis along which it was broadcast is missing'
         return 'not_summed', why
+    if got.ndim==want.ndim and all(a<=b for a, b in zip(g, w)):
+        return 'cut_short', 'it is shorter than what it belongs to'
     if got.ndim<want.ndim: return 'squeezed', 'an axis was squeezed or summed away'
     if got.numel()==want.numel():
         return 'extra_axis', 'an axis of length one is too many (keepdim?)'
@@ -189,6 +192,13 @@ def along(got, want, axis): # Yields clues
         if fits(got, want.roll(by, axis)):
             why = f'it is right, but shifted by {by} along axis {axis}'
             yield Clue('shifted', why, 4)
+    n = want.shape[axis]
+    for by in (1, 2) if n>3 else ():
+        for a, b in ((got, want), (want, got)):
+            a, b = a.narrow(axis, by, n-by), b.narrow(axis, 0, n-by)
+            if fits(a, b) and not fits(got, want):
+                why = f'but for the ends it is right, and shifted by {by} along axis {axis}'
+                yield Clue('shifted', why, 4.1, key=f'shifted by {by} along {axis}')
 
 # %% ../../nbs/check/suspects.ipynb #61205a61
 def per_slice(f, run): # Yields clues

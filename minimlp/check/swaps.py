@@ -48,6 +48,7 @@ def unary(e, g): # Yields `(name, gradient, words)`
     said = f'the derivative of `{op}` is'
     if e.node.out.shape!=x.shape: return
     bug = 'mask_missing' if op in MASKED else 'derivative_missing'
+    if op in TIMES|OVER: bug, said = 'factor_missing', f'the factor of `{op}` is'
     yield bug, g, f'{said} missing: the gradient passes through as it is'
     if op in SMOOTH:
         why = f'{said} taken at its output in place of its input'

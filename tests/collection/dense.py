@@ -888,7 +888,7 @@ def class_weighted_back(dout, cache):
     d = lp.exp()-F.one_hot(y, lp.shape[1])
     return dout*d*wy[:, None]/wy.sum(), None, None
 
-@wrong(of=class_weighted_back, says='constant_factor path_scaled multiplied factor_missing')
+@wrong(of=class_weighted_back, says='divisor_wrong constant_factor')
 def class_weighted_by_rows(dout, cache):
     lp, y, wy = cache
     d = lp.exp()-F.one_hot(y, lp.shape[1])
@@ -919,7 +919,7 @@ def ignoring_nobody(dout, cache):
     d = lp.exp()-F.one_hot(y.clamp_min(0), lp.shape[1])
     return dout*d/keep.sum(), None
 
-@wrong(of=ignoring_back, says='constant_factor path_scaled')
+@wrong(of=ignoring_back, says='divisor_wrong constant_factor')
 def ignoring_counts_all(dout, cache):
     lp, y, keep = cache
     d = lp.exp()-F.one_hot(y.clamp_min(0), lp.shape[1])
