@@ -4,14 +4,11 @@
 
 # %% auto #0
 __all__ = ['POWERS', 'TWOS', 'MEANINGS', 'LOSS', 'TWO', 'COUNTS', 'axes_of', 'sizes_of', 'words', 'Product', 'matches',
-           'products', 'power', 'formula', 'part_names', 'size_name', 'large', 'count', 'even', 'constant', 'less_one',
-           'single', 'explain', 'scalars', 'divisor']
+           'products', 'power', 'formula', 'part_names', 'size_name', 'large', 'count', 'tested', 'explain']
 
 # %% ../../nbs/check/factors.ipynb #c00ef3c4
 import itertools, math
 from dataclasses import dataclass
-
-import torch
 
 from .runs import Guess
 
@@ -132,72 +129,18 @@ def count(run) -> str:
     numbers = (run.rows, 'row'), (run.cols, 'column')
     return ', '.join(f'{n} {w}{"s"*(n!=1)}' for n, w in numbers)
 
-# %% ../../nbs/check/factors.ipynb #4c2f339a
-def even(cs) -> bool:
-    "Is the factor the same in all runs?"
-    return max(cs)-min(cs)<1e-5*abs(cs[0])
-
-def constant(c) -> str:
-    "Words for a factor that nothing explains"
-    return f'{c:.6g} times what it should be, everywhere: a constant is wrong or missing'
-
-def less_one(cs, sizes) -> list:
-    "Guesses: one less than a size, or the other way round"
-    for w, ns in sizes.items():
-        if min(ns)<2: continue
-        for said, power in (('n−1 where n belongs', -1), ('n where n−1 belongs', 1)):
-            if all(abs(c*(n/(n-1))**power-1)<1e-6 for c, n in zip(cs, ns)):
-                why = f'it is divided by {said}, with n for {COUNTS.get(w, w)}'
-                return [Guess('n_minus_one', why, len(set(ns))>1)]
-    return []
-
-# %% ../../nbs/check/factors.ipynb #bd2a64f5
-def single(cs, runs) -> list:
-    "Guesses: an input of one number is missing as a factor, or is there twice"
-    values = runs[0].vals.items()
-    for k in [k for k, t in values if t.numel()==1 and t.is_floating_point()]:
-        numbers = [r.vals[k].item() for r in runs]
-        pairs = [(c, v) for c, v in zip(cs, numbers) if v]
-        if all(abs(c/v-1)<1e-6 for c, v in pairs):
-            return [Guess('factor_twice', f'its factor from {k} is there once too often')]
-        if all(abs(c*v-1)<1e-6 for c, v in pairs):
-            return [Guess('factor_missing', f'its factor from {k} is missing')]
-    return []
-
 # %% ../../nbs/check/factors.ipynb #edb62f52
+def tested(p:Product, sizes:dict) -> bool:
+    "Has each of its sizes changed from run to run?"
+    return all(len(set(sizes[w]))>1 for w in p.powers)
+
 def explain(cs:list, runs:list, loss:bool) -> list: # Guesses, the simplest first
     "What the factors of some runs mean; empty if nothing fits"
-    sizes = sizes_of(runs)
-    found = products(cs, sizes)
+    sizes, res = sizes_of(runs), []
+    found = [p for p in products(cs, sizes) if p.cost<=1.5 or tested(p, sizes)]
     best = [p for p in found if p.cost<=found[0].cost+1e-9]
-    res = []
     for p in best[:3]:
         names, whys = zip(*part_names(p, loss))
         why = f'{large(cs[0])} ({count(runs[0])}; × {formula(p)}): {" and ".join(whys)}'
-        sure = len(best)==1 and all(len(set(sizes[w]))>1 for w in p.powers)
-        res.append(Guess('+'.join(names), why, sure))
-    res = res or less_one(cs, sizes) or single(cs, runs)
-    doubt = not any(g.sure for g in res)
-    if not doubt or not even(cs): return res
-    at = found!=[] and found[0].cost<=1.5 # the likelier of the two comes first
-    return res[:at] + [Guess('constant_factor', constant(cs[0]), not res)] + res[at:]
-
-# %% ../../nbs/check/factors.ipynb #daf161d0
-def scalars(run) -> list: # `(words, value)`
-    "Numbers that the forward pass has computed on its way"
-    if run.graph is None: return []
-    nodes = list(run.graph.recorder.nodes.values())
-    single = [n for n in nodes if isinstance(n.out, torch.Tensor) and n.out.numel()==1]
-    return [(f'`{n.op}` in `{n.where}`', abs(n.out.item())) for n in single if n.out]
-
-def divisor(cs:list, runs:list) -> list:
-    "A guess if the factors of all runs are such a number over a size"
-    tables = [scalars(r) for r in runs]
-    if len(set(map(len, tables)))>1: return []
-    for i, (said, _) in enumerate(tables[0]):
-        values = [t[i][1] for t in tables]
-        for size, ns in {**sizes_of(runs), 'one': [1]*len(runs)}.items():
-            if all(abs(abs(c)*n/v-1)<1e-6 for c, n, v in zip(cs, ns, values)):
-                why = f'it is divided by the number of {size} in place of {said}'
-                return [Guess('divisor_wrong', why)]
-    return []
+        res.append(Guess('+'.join(names), why, len(best)==1 and tested(p, sizes)))
+    return res

@@ -52,6 +52,7 @@ class Case:
     dtype, device, promote = torch.float64, 'cpu', False
     followed = True # can autograd follow its NumPy?
     lifted = False  # does a float32 target run in float64?
+    short = False   # does even its forward pass take float32 only?
     def __init__(self, target, args, kwargs, forward):
         self.target, self.vals, self.arrays = target, {}, set()
         names = arg_names(forward, len(args))
@@ -70,6 +71,7 @@ class Case:
 def _native(self, name, vals):
     "A tensor as the target takes it: an array if it came as one"
     t = vals[name]
+    if self.short and is_float(t): t = t.float()
     if name not in self.arrays or not isinstance(t, Tensor): return t
     return Followed(t) if t.requires_grad and self.followed else t.detach().numpy()
 
@@ -123,6 +125,7 @@ class Answer:
     state: object = None
     moved: dict = field(default_factory=dict)
     shared: list = field(default_factory=list)
+    outs: list = None # None if they aren't known
 
 class Promote(TorchFunctionMode):
     "Operations on mixed floats run in the longest of their types"
@@ -144,21 +147,27 @@ def _changed(now:dict, before:dict) -> list:
     same = lambda a, b: a.shape==b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
     return [k for k, t in before.items() if not same(now[k].detach().cpu(), t)]
 
+def _made(self, handle):
+    "What the forward pass gave; None if that isn't known"
+    return None
+
 def _grads(self, vals, ups, state=None, fill=math.nan) -> Answer:
     "One pass forward and one back by the target itself"
     live = self.fresh(vals)
     before = {k: clone(t) for k, t in live.items()}
     own = [u.to(self.device).to(self.dtype or u.dtype) for u in ups]
     handle = self.call(live, state, fill)
+    out = mapped(self.made(handle), lambda p, v: clone(v))
     moved = {k: 'forward' for k in _changed(live, before)}
     mine = {str(i): clone(u) for i, u in enumerate(own)}
     middle = {k: clone(t) for k, t in live.items()}
     grads = self.back(handle, own)
     moved.update({k: 'backward' for k in _changed(live, middle)})
     if _changed(dict(zip(mine, own)), mine): moved['the upstream gradient'] = 'backward'
-    return Answer(grads, getattr(self, 'state', None), moved, _shared(grads, own))
+    made = None if out is None else flat(out)
+    return Answer(grads, getattr(self, 'state', None), moved, _shared(grads, own), made)
 
-Case.grads = _grads
+Case.grads, Case.made = _grads, _made
 
 # %% ../../nbs/check/protocols.ipynb #5cb7f263
 def _memory(t) -> tuple:

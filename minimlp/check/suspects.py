@@ -25,6 +25,7 @@ class Clue:
     c: float = None
     key: str = ''
     sure: bool = True
+    deep: bool = False # does it come from the graph?
 
     def __post_init__(self): self.key = self.key or self.name
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SMOOTH', 'IN_INPUT', 'IN_OUTPUT', 'MASKED', 'TIMES', 'OVER', 'MATRIX', 'TURNS', 'PICKS', 'EXTREMES', 'FAMILIES',
-           'at_output', 'other', 'unary', 'by_output', 'number', 'by_number', 'binary', 'products', 'moves',
+           'FIRST', 'at_output', 'other', 'unary', 'by_output', 'number', 'by_number', 'binary', 'products', 'moves',
            'last_wins', 'extremes', 'tried', 'candidates', 'swaps']
 
 # %% ../../nbs/check/swaps.ipynb #63026857
@@ -177,6 +177,8 @@ def candidates(e): # Yields `(name, gradient of the operand, words)`
             if found[1] is not None and found[1].shape==e.tensor.shape: yield found
 
 # %% ../../nbs/check/swaps.ipynb #32b76070
+FIRST = dict(divided=2, multiplied=2) # they say more than a factor does
+
 def swaps(graph:Graph, shares:list, name:str, got:Tensor,
           ways=candidates): # Yields clues
     "Which other way back over one edge gives the gradient that came?"
@@ -185,7 +187,7 @@ def swaps(graph:Graph, shares:list, name:str, got:Tensor,
         for bug, new, said in ways(e):
             if fits(got, rest + graph.through(e.tensor, new, name)):
                 at = f', in `{e.node.where}`' if e.node.where else ''
-                rank = 2 if bug in ('divided', 'multiplied') else 3.2 # before mere numbers
+                rank = FIRST.get(bug, 3.2)
                 yield Clue(bug, said+at, rank, key=f'{bug} {e.node.op}')
 
 # %% ../../nbs/check/swaps.ipynb #d58ccddf
