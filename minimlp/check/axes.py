@@ -16,6 +16,7 @@ from .swaps import TIMES, other, tried
 # %% ../../nbs/check/axes.ipynb #6c66da4c
 def axis_of(node) -> int:
     "The axis that an operation runs along, counted from the front"
+    if 'pool' in node.op: return node.args[0].ndim-1
     axis = node.kwargs.get('dim', node.args[1] if len(node.args)>1 else 0)
     n = node.args[0].ndim
     return axis%n if isinstance(axis, int) and n else 0

@@ -68,18 +68,18 @@ def other_tensors(f:Found, run:Run) -> list:
     return [Guess('wrong_tensor', f'it is the gradient of {k}') for k in names]
 
 # %% ../../nbs/check/naming.ipynb #2c1c22dc
-def chosen(wrong:list, most=4) -> list:
+def chosen(wrong:list, most=6) -> list:
     "Some of the runs in which a gradient is wrong, of different sizes if there are"
     thin = lambda t: list(t.shape).count(1) # in a batch of one row much looks alike
     least = min(thin(f.want) for f, _ in wrong)
     thick = [(f, r) for f, r in wrong if thin(f.want)==least and r.rows>1]
-    some, known = [], set()
+    some, known = [], []
     for f, run in thick or wrong:
         judged = isinstance(f.got, torch.Tensor) and f.bad is not None
         if not judged or not f.got.isfinite().all(): continue
-        lengths = set(axes_of(run).items())
-        if not some or lengths-known: some.append((f, run))
-        known |= lengths
+        lengths = axes_of(run)
+        if lengths not in known: some.append((f, run))
+        known.append(lengths)
     return some[:most]
 
 # %% ../../nbs/check/naming.ipynb #b65c0605
@@ -137,7 +137,7 @@ def proved(lists) -> bool:
     return bool(telling and set.intersection(*telling))
 
 def few(some:list, most=40) -> list:
-    "Two runs are enough if the graph is large: it takes time"
+    "Fewer runs are enough if the graph is large: it takes time"
     graph = some[0][1].graph if some else None
     large = graph is not None and len(graph.edges)>most
     return some[:2] if large else some

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SMOOTH', 'IN_INPUT', 'IN_OUTPUT', 'MASKED', 'TIMES', 'OVER', 'MATRIX', 'TURNS', 'PICKS', 'EXTREMES', 'FAMILIES',
            'FIRST', 'at_output', 'other', 'unary', 'by_output', 'number', 'by_number', 'binary', 'products', 'moves',
-           'last_wins', 'extremes', 'tried', 'candidates', 'swaps']
+           'one_wins', 'extremes', 'tried', 'candidates', 'swaps']
 
 # %% ../../nbs/check/swaps.ipynb #63026857
 import torch
@@ -41,7 +41,8 @@ MASKED = {'relu', 'clamp', 'clamp_min', 'clamp_max', 'leaky_relu', 'clip'}
 TIMES, OVER = {'mul', 'rmul'}, {'div', 'truediv'}
 MATRIX = {'matmul', 'mm', 'bmm', 'linear'}
 TURNS = {'t', 'transpose', 'permute', 'mT', 'swapaxes', 'movedim'}
-PICKS = {'getitem', 'index_select', 'gather', 'embedding', 'take', 'take_along_dim'}
+PICKS = {'getitem', 'index_select', 'gather', 'embedding', 'take', 'take_along_dim',
+         'repeat_interleave', 'repeat', 'tile'}
 
 # %% ../../nbs/check/swaps.ipynb #c458c832
 def unary(e, g): # Yields `(name, gradient, words)`
@@ -126,18 +127,20 @@ def moves(e, g): # Yields `(name, gradient, words)`
     if op in PICKS:
         why = 'its shares overwrite each other in place of adding up'
         said = f'where an index comes more than once, {why}'
-        yield 'indices_overwritten', last_wins(e, g), said
+        yield 'indices_overwritten', one_wins(e, g), said
+        yield 'indices_overwritten', one_wins(e, g, first=True), said
 
 # %% ../../nbs/check/swaps.ipynb #dbd49d1b
-def last_wins(e, g):
-    "What comes if a later share overwrites an earlier one"
+def one_wins(e, g, first=False):
+    "What comes if a later share overwrites an earlier one, or the first one stays"
     x = torch.arange(e.tensor.numel()).reshape(e.tensor.shape)
     args = [x if i==e.i else a for i, a in enumerate(e.node.args)]
     try:
         where = e.node.func(*args).reshape(-1)
     except (RuntimeError, IndexError, TypeError): return None
     res = torch.zeros(e.tensor.numel(), dtype=torch.float64)
-    for i, v in zip(where.tolist(), g.reshape(-1).tolist()):
+    pairs = list(zip(where.tolist(), g.reshape(-1).tolist()))
+    for i, v in pairs[::-1] if first else pairs:
         res[i] = v
     return res.reshape(e.tensor.shape)
 

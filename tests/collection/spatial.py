@@ -221,7 +221,7 @@ def transposed_back(dout, cache):
 @right(*normal((2, 3, 4), (3, 2, 3)), 2, forward=transposed_forward)
 def conv1d_transposed(dout, cache): return (*transposed_back(dout, cache), None)
 
-@wrong(of=conv1d_transposed, says='path_missing')
+@wrong(of=conv1d_transposed, says='path_missing tied_overwritten')
 def conv1d_transposed_first_tap_only(dout, cache):
     x, w, stride = cache
     d = dout[:, :, :(x.shape[2]-1)*stride+1:stride]
@@ -1447,7 +1447,7 @@ def attend_back(dout, cache):
     ds = p*(dp-(dp*p).sum(-1, keepdim=True))/math.sqrt(q.shape[-1])
     return ds@k, ds.mT@q, p.mT@dout
 
-@wrong(of=attend_back, says='scale_missing')
+@wrong(of=attend_back, says='scale_missing factor_missing')
 def attention_keys_not_scaled(dout, cache):
     dq, dk, dv = attend_back(dout, cache)
     return dq, dk*math.sqrt(dq.shape[-1]), dv
@@ -1640,7 +1640,7 @@ def join(xs): return torch.cat(xs, 1), [x.shape[1] for x in xs]
 @right(normal((3, 2), (3, 1), (3, 4)), forward=join)
 def concatenation(dout, sizes): return (list(dout.split(sizes, 1)),)
 
-@wrong(normal((3, 2), (3, 1), (3, 4)), of=concatenation, says='')
+@wrong(normal((3, 2), (3, 1), (3, 4)), of=concatenation, says='shifted')
 def concatenation_in_reverse(dout, sizes): return (list(dout.split(sizes[::-1], 1))[::-1],)
 
 @wrong(normal((3, 2), (3, 2)), of=concatenation, says='wrong_tensor')
@@ -2617,7 +2617,7 @@ def fft_conv_back(dout, cache):
     dw = torch.fft.irfft(d*torch.fft.rfft(x).conj(), n).sum(0)
     return dx, F.pad(dw, (0, len(w)-n))
 
-@wrong(of=fft_conv_back, says='flipped conjugate_missing')
+@wrong(of=fft_conv_back, says='flipped conjugate_missing operand_flipped')
 def fft_conv_not_conjugated(dout, cache):
     x, w = cache
     d, n = torch.fft.rfft(dout), x.shape[-1]
@@ -3062,7 +3062,7 @@ def rotated_back(dout, cache): return dout@cache[1].t(), cache[0].t()@dout
 @wrong(of=rotated_back, says='w_not_transposed')
 def identity_not_transposed(dout, cache): return dout@cache[1], cache[0].t()@dout
 
-@wrong(of=rotated_back, says='factor_missing w_forgotten')
+@wrong(of=rotated_back, says='factor_missing w_forgotten upstream_passed')
 def identity_left_out(dout, cache): return dout.clone(), cache[0].t()@dout
 
 
