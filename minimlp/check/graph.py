@@ -83,6 +83,7 @@ def named(node:Node) -> tuple:
     "An operation by its own name"
     return NAMES.get(node.op, ('', f'`{node.op}`'))
 
+# %% ../../nbs/check/graph.ipynb #f33c0008
 def role(node:Node) -> tuple: # `(slug, words)`
     "What an operation computes, as people call it"
     if node.name: return 'input', f'`{node.name}`'

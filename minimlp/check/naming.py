@@ -12,12 +12,14 @@ import itertools
 import torch
 
 from .divisors import meaning
+from .factors import axes_of
 from .graph import Graph, factor
 from .joints import early, joints
 from .judge import Found
 from .questions import earlier, elsewhere, forgotten, mixed_up
 from .runs import Guess, Run
-from .suspects import (Clue, fits, masks, moved, per_slice, places,
+from .moves import moved
+from .suspects import (Clue, fits, masks, per_slice, places,
                                     precision, shapes, unwritten, worst)
 from .swaps import swaps
 
@@ -176,9 +178,9 @@ def chosen(wrong:list, most=4) -> list:
     for f, run in thick or wrong:
         judged = isinstance(f.got, torch.Tensor) and f.bad is not None
         if not judged or not f.got.isfinite().all(): continue
-        shapes = {(k, a, n) for k, t in run.vals.items() for a, n in enumerate(t.shape)}
-        if not some or shapes-known: some.append((f, run))
-        known |= shapes
+        lengths = set(axes_of(run).items())
+        if not some or lengths-known: some.append((f, run))
+        known |= lengths
     return some[:most]
 
 # %% ../../nbs/check/naming.ipynb #b65c0605

@@ -160,6 +160,7 @@ def other_ups(f, run): # Yields clues
             why = f'the upstream gradients of outputs {i} and {j} are exchanged'
             yield Clue('upstreams_exchanged', why, 1.5)
 
+# %% ../../nbs/check/questions.ipynb #dbbfead4
 def elsewhere(f, run): # Yields clues
     "Gradients under another upstream gradient, or at the output"
     got, x = f.got.double(), run.vals[f.name]
@@ -221,10 +222,11 @@ def forgotten(f, run): # Yields clues
     at = lambda k, t: fits(got, run.grad_at(f.name, {**run.vals, k: t}))
     for k, t in run.vals.items():
         if k==f.name: continue
+        why = f'it is right for {k} of {{}}: {k} is missing'
         if is_float(t) and at(k, torch.ones_like(t)):
-            yield Clue('factor_missing', f'it is right for {k} of ones: {k} is missing', 3.3)
+            yield Clue('factor_missing', why.format('ones'), 3.3)
         if is_float(t) and at(k, torch.zeros_like(t)):
-            yield Clue('term_missing', f'it is right for {k} of zeros: {k} is missing', 3.3)
+            yield Clue('term_missing', why.format('zeros'), 3.3)
         for j, other in run.vals.items():
             same = other.shape==t.shape and other.dtype==t.dtype
             if same and j!=k and at(k, other):
