@@ -108,6 +108,7 @@ class Group:
     shares: dict
     edges: list
 
+# %% ../../nbs/check/graph.ipynb #e5ddc13d
 def sources(node:Node) -> set:
     "The inputs that it was computed from"
     if node is None: return set()

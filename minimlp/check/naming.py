@@ -169,19 +169,19 @@ def other_tensors(f:Found, run:Run) -> list:
     return [Guess('wrong_tensor', f'it is the gradient of {k}') for k in names]
 
 # %% ../../nbs/check/naming.ipynb #2c1c22dc
-def chosen(wrong:list, most=4) -> list:
+def chosen(wrong:list, most=6) -> list:
     "Some of the runs in which a gradient is wrong, of different sizes if there are"
     thin = lambda t: list(t.shape).count(1) # in a batch of one row much looks alike
     least = min(thin(f.want) for f, _ in wrong)
     thick = [(f, r) for f, r in wrong if thin(f.want)==least and r.rows>1]
-    some, known = [], set()
+    first, seen = [], []
     for f, run in thick or wrong:
+        size = axes_of(run)
         judged = isinstance(f.got, torch.Tensor) and f.bad is not None
-        if not judged or not f.got.isfinite().all(): continue
-        lengths = set(axes_of(run).items())
-        if not some or lengths-known: some.append((f, run))
-        known |= lengths
-    return some[:most]
+        if judged and size not in seen and f.got.isfinite().all():
+            first.append((f, run))
+            seen.append(size)
+    return first[:most]
 
 # %% ../../nbs/check/naming.ipynb #b65c0605
 def told(clue:Clue, cs:list, runs:list) -> list:

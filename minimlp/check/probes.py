@@ -172,7 +172,9 @@ def examine(case, gen, deep=True) -> Exam:
 def more_sizes(exam, vals, tries, gen) -> Exam:
     "A few more sizes, if the first run is wrong"
     case, base = exam.case, exam.runs[0]
-    for said, new in itertools.islice(sizes(case, vals, tries, gen, many=False), 8):
+    found = itertools.islice(sizes(case, vals, tries, gen, many=False), 24)
+    found = sorted(found, key=lambda pair: pair[0].startswith('1 ')) # larger ones first
+    for said, new in found[:8]:
         trace = followed(case, new)
         if trace is None: continue
         exam.runs.append(Run(case, new, gen, said, trace=trace, fill=base.fill,

@@ -85,6 +85,7 @@ def shapes(got:Tensor, want:Tensor, out=None): # Yields guesses
 SHORT = 'cut_short', 'it is shorter than what it belongs to'
 BROAD = 'broadcast', 'tensors were broadcast against each other'
 
+# %% ../../nbs/check/suspects.ipynb #7618afc5
 def shape_name(got, want, out) -> tuple: # `(name, why)`
     "The bug that gives such a shape"
     g, w = tuple(got.shape), tuple(want.shape)
