@@ -178,7 +178,7 @@ def more_sizes(exam, vals, tries, gen) -> Exam:
         trace = followed(case, new)
         if trace is None: continue
         exam.runs.append(Run(case, new, gen, said, trace=trace, fill=base.fill,
-                             budget=6, most=60))
+                             budget=3, most=60))
     return exam
 
 # %% ../../nbs/check/probes.ipynb #77377876
