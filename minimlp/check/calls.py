@@ -48,10 +48,9 @@ def adds_up(run:Run, names) -> bool:
 def remembers(run:Run) -> bool:
     "Does the forward pass give something else than if it were called for the first time?"
     if run.answer is None or run.answer.outs is None: return False
-    pairs = list(zip(run.answer.outs, run.outs))
-    alike = [a.shape==b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-6)
-             for a, b in pairs]
-    return not all(alike)
+    def alike(a, b):
+        return a.shape==b.shape and torch.allclose(a.double(), b.double(), 1e-4, 1e-6)
+    return not all(map(alike, run.answer.outs, run.outs))
 
 # %% ../../nbs/check/calls.ipynb #04db5932
 def second_call(case, vals, tries, gen, start:Run) -> tuple:
@@ -111,9 +110,10 @@ def interleaved(case, vals, tries, gen, start:Run) -> list:
 def other_batch(case, gen, start:Run, runs) -> list:
     "A second call with another number of rows"
     if start.answer is None or start.answer.state is None: return []
-    same = lambda run: all(run.vals[k].shape==t.shape for k, t in start.vals.items()
-                           if k not in case.args)
-    some = [r for r in runs if r.label.endswith(' rows') and r.vals is not start.vals and same(r)]
+    params = {k: t.shape for k, t in start.vals.items() if k not in case.args}
+    same = lambda run: all(run.vals[k].shape==size for k, size in params.items())
+    some = [r for r in runs if r.label.endswith(' rows') and same(r)]
+    some = [r for r in some if r.vals is not start.vals]
     if not some or start.fill==0: return []
     state = next_state(case, start, some[0].vals)
     run = Run(case, some[0].vals, gen, f'a second call with {some[0].label}', state=state,

@@ -92,6 +92,7 @@ def named(node:Node) -> tuple:
     "An operation by its own name"
     return NAMES.get(node.op, ('', f'`{node.op}`'))
 
+# %% ../../nbs/check/graph.ipynb #f33c0008
 def role(node:Node) -> tuple: # `(slug, words)`
     "What an operation computes, as people call it"
     if node.name: return 'input', f'`{node.name}`'
@@ -116,6 +117,7 @@ class Group:
     shares: dict
     edges: list
 
+# %% ../../nbs/check/graph.ipynb #e5ddc13d
 def sources(node:Node) -> set:
     "The inputs that it was computed from"
     if node is None: return set()

@@ -130,11 +130,13 @@ def _in_doubt(f:Found, bad:Tensor, scene:Scene) -> dict:
     "Ask about entries in doubt, until some of them are on smooth ground"
     left = bad.reshape(-1).nonzero()[:, 0]
     left = left[torch.randperm(len(left), generator=scene.gen)].tolist()
-    said = {}
+    said, few = {}, min(6, scene.budget)
     while left and len(said)<400:
-        now, left = left[:scene.budget], left[scene.budget:]
+        now, left = left[:few], left[few:]
         said.update(_ask(f, now, scene))
-        if any(s!='kink' for s in said.values()): break
+        clear = set(said.values())=={'wrong'} or len(said)>few
+        if clear and any(s!='kink' for s in said.values()): break
+        few = scene.budget
     return said
 
 # %% ../../nbs/check/judge.ipynb #d0d2136b

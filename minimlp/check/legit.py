@@ -113,6 +113,7 @@ def cut_short(t, where) -> bool:
     pairs = [(w, n) for w, n in zip(where, t.shape) if isinstance(w, slice)]
     return any(max(abs(w.start or 0), abs(w.stop or 0))>n for w, n in pairs)
 
+# %% ../../nbs/check/legit.ipynb #d6b1cb57
 class Stretched(TorchFunctionMode):
     "Notes whether one of two tensors was stretched or a slice cut short; and precision"
     def __init__(self):

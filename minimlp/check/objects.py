@@ -120,6 +120,7 @@ def _object_back(self, handle, ups) -> dict:
         else: res = obj.backward(*self.ups_for(form, takes, cache), *cache)
     return self.collect(obj, live, res)
 
+# %% ../../nbs/check/objects.ipynb #06b30c11
 def _object_made(self, handle):
     "What the forward pass gave, without its cache"
     out = handle[3]

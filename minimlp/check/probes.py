@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['REFUSED', 'LARGE', 'refuse_if', 'minus', 'upstreams', 'infinite', 'large', 'followed', 'probes', 'Exam', 'entries',
-           'values', 'in_float32', 'mixed_types', 'runs_in', 'fit_types', 'fit_arrays', 'first_run', 'own_type',
-           'examine', 'more_sizes', 'hidden_paths', 'asked_more']
+           'values', 'first_run', 'own_type', 'examine', 'more_sizes', 'hidden_paths', 'asked_more']
 
 # %% ../../nbs/check/probes.ipynb #da778e57
 import itertools
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from .calls import interleaved, other_batch, second_call, used_twice
 from .copies import clone, double, is_float
+from .fitting import fit_arrays, fit_types, in_float32, mixed_types
 from .judge import Found, hidden
 from .legit import Tries, fewer_rows, keeps, looked_at, sizes
 from .objects import ObjectCase
@@ -129,47 +129,6 @@ def values(case, notes) -> dict:
     cast = lambda t: clone(t).to(short) if short and is_float(t) else t
     return {k: double(cast(t)) for k, t in given.items()}
 
-# %% ../../nbs/check/probes.ipynb #03296811
-def in_float32(case):
-    "Judge it in float32"
-    case.dtype = case.exact = torch.float32
-    case.eps = torch.finfo(torch.float32).eps
-
-def mixed_types(e) -> bool:
-    "Does this error say that types don't fit?"
-    return isinstance(e, (RuntimeError, TypeError)) and 'type' in str(e)
-
-def runs_in(case, vals):
-    "The error of the forward pass on these values, or None"
-    try:
-        with torch.no_grad():
-            seeded(case, case.outs, fresh(vals))
-    except Exception as e:
-        return e
-
-def fit_types(case, vals):
-    "Promote what is closed over in float32, or stay in it, if float64 doesn't go"
-    error = runs_in(case, vals)
-    if error is None: return
-    case.promote = mixed_types(error)
-    if case.promote and not mixed_types(runs_in(case, vals)): return
-    case.promote, case.short = False, case.lifted # float32, and nothing else?
-    if case.short and runs_in(case, vals) is not None: case.short = False
-    if case.short: in_float32(case)
-
-# %% ../../nbs/check/probes.ipynb #2eb9e413
-def fit_arrays(case, vals):
-    "Let autograd follow a forward pass in NumPy, if that gives the same"
-    if not case.arrays: return
-    leaves = {k: t.requires_grad_(is_float(t)) for k, t in fresh(vals).items()}
-    try:
-        outs = seeded(case, case.outs, leaves)
-        plain = seeded(case, case.outs, fresh(vals))
-        alike = [torch.allclose(a.double(), b.double()) for a, b in zip(outs, plain)]
-        case.followed = len(outs)==len(plain) and all(alike)
-    except Exception:
-        case.followed = False # then nudges decide
-
 # %% ../../nbs/check/probes.ipynb #50101bd3
 def first_run(case, vals, gen, notes) -> Run:
     "The given values; with `.g` of zero if it adds to them; in its own type if it must"
@@ -213,11 +172,13 @@ def examine(case, gen, deep=True) -> Exam:
 def more_sizes(exam, vals, tries, gen) -> Exam:
     "A few more sizes, if the first run is wrong"
     case, base = exam.case, exam.runs[0]
-    for said, new in itertools.islice(sizes(case, vals, tries, gen, many=False), 8):
+    found = itertools.islice(sizes(case, vals, tries, gen, many=False), 24)
+    found = sorted(found, key=lambda pair: pair[0].startswith('1 ')) # larger ones first
+    for said, new in found[:8]:
         trace = followed(case, new)
         if trace is None: continue
         exam.runs.append(Run(case, new, gen, said, trace=trace, fill=base.fill,
-                             budget=6, most=60))
+                             budget=3, most=60))
     return exam
 
 # %% ../../nbs/check/probes.ipynb #77377876

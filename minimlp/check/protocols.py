@@ -127,6 +127,7 @@ class Answer:
     shared: list = field(default_factory=list)
     outs: list = None # None if they aren't known
 
+# %% ../../nbs/check/protocols.ipynb #23bba971
 class Promote(TorchFunctionMode):
     "Operations on mixed floats run in the longest of their types"
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -147,6 +148,7 @@ def _changed(now:dict, before:dict) -> list:
     same = lambda a, b: a.shape==b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
     return [k for k, t in before.items() if not same(now[k].detach().cpu(), t)]
 
+# %% ../../nbs/check/protocols.ipynb #374fdd0d
 def _made(self, handle):
     "What the forward pass gave; None if that isn't known"
     return None

@@ -155,7 +155,7 @@ def elsewhere(f, run): # Yields clues
     if fits(got, run.grad_at(f.name, {**run.vals, f.name: run.outs[0]})):
         why = 'it is the derivative taken at the output in place of the input'
         yield Clue('at_output', why, 2)
-    if x.numel()<=400 and fits(got, run.diagonal(f.name)*run.ups[0]):
+    if x.numel()<=100 and fits(got, run.diagonal(f.name)*run.ups[0]):
         why = 'and the other entries of a row count as well'
         yield Clue('diagonal_only', f'it is the diagonal of the Jacobian alone, {why}', 2)
 

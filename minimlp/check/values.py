@@ -71,6 +71,7 @@ def woken(name:str, t:Tensor, gen) -> Tensor:
     noise = torch.randn(t.shape, generator=gen, dtype=t.dtype)
     return t*(.5+noise.abs()) if t.any() else noise
 
+# %% ../../nbs/check/values.ipynb #94f341a0
 def awake(case, vals, tries, gen): # Yields `(label, values)`
     "Values without the zeros and ones of a fresh layer, together or one by one"
     new = {k: woken(k, t, gen) for k, t in vals.items()}

@@ -1702,7 +1702,7 @@ class LoRAFrozenOnly(LoRA):
         return dout@ctx.saved_tensors[1], *LoRA.backward(ctx, dout)[1:]
 
 
-@wrong(of=LoRA, says='factor_two_missing constant_factor')
+@wrong(of=LoRA, says='factor_missing constant_factor size_mean_missing')
 class LoRAScaleMissing(LoRA):
     @staticmethod
     def backward(ctx, dout):
