@@ -44,7 +44,8 @@ def by_tensor(graph) -> list: # Lists of edges
     return [es for es in found.values() if len(es)>1]
 
 def bundles(graph:Graph, most=40) -> list:
-    "All bundles of a graph, the lines first"
+    "All bundles of a graph, the lines first; none of a loop of hundreds of steps"
+    if len(graph.recorder.edges)>240: return []
     found = [Bundle(line_words(es), es, True) for es in by_line(graph.recorder.edges)]
     found += [Bundle(tensor_words(es), es, False) for es in by_tensor(graph)]
     return found[:most]

@@ -136,8 +136,8 @@ def proved(lists) -> bool:
     telling = [{c.key for c in cs if c.rank<5} for cs in lists]
     return bool(telling and set.intersection(*telling))
 
-def few(some:list, most=40) -> list:
+def few(some:list) -> list:
     "Fewer runs are enough if the graph is large: it takes time"
     graph = some[0][1].graph if some else None
-    large = graph is not None and len(graph.edges)>most
-    return some[:2] if large else some
+    edges = len(graph.edges) if graph else 0
+    return some[:6 if edges<20 else 3 if edges<40 else 2]
