@@ -61,6 +61,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.nodes = {i: Node('', name=n) for i, n in names.items()}
         self.edges, self.kept, self.cut, self.inside = [], [], None, ''
+        self.ways = {} # id of an edge → another way back over it
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, func.__name__.strip('_')
@@ -123,15 +124,20 @@ def _edge(self, node, t, i):
     new = t.view_as(t)
     e = Edge(node, i, self.nodes.get(id(t), Node('?')), t)
     self.edges.append(e)
-    new.register_hook(lambda g: g*0 if self.cut is e else None)
+    new.register_hook(lambda g: g*0 if self.cut is e else self.other(e, g))
     return new
+
+def _other(self, e, g):
+    "The gradient that goes over an edge another way, or None"
+    way = self.ways.get(id(e))
+    return way(e, g) if way else None
 
 def _operand(self, node, a, i):
     "An operand with its hook, or a list of them with theirs"
     several = isinstance(a, (list, tuple)) and any(map(live, a))
     return [self.edge(node, v, i) for v in a] if several else self.edge(node, a, i)
 
-Recorder.edge, Recorder.operand = _edge, _operand
+Recorder.edge, Recorder.operand, Recorder.other = _edge, _operand, _other
 
 # %% ../../nbs/check/recorder.ipynb #c93fa9a8
 def _recorded(self, name, func, args, kwargs):
