@@ -84,8 +84,8 @@ def _bundled(self, known=None) -> dict: # key → `(name, words, gradients)`
     "The gradients for each bundle and each way; only those whose keys are `known`"
     if not hasattr(self, '_ways'): self._ways = {}
     for n, b in enumerate(bundles(self)):
-        for bug, said, way in list(ways(b)):
-            key = f'{bug} {n} {said}'
+        for m, (bug, said, way) in enumerate(list(ways(b))):
+            key = f'{bug} {n} {m}'
             if key in self._ways or known is not None and key not in known: continue
             self._ways[key] = bug, said, self.changed(b.edges, way)
             self.pull() # the gradients of all operations as they were
