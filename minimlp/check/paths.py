@@ -8,8 +8,6 @@ __all__ = ['cuts', 'plain', 'uneven', 'graph_of', 'followed', 'from_graph', 'two
 # %% ../../nbs/check/paths.ipynb #4b55d102
 import itertools
 
-import torch
-
 from .axes import over, softmaxes
 from .graph import SIMPLE, Graph, factor
 from .joints import early, joints

@@ -6,9 +6,6 @@
 __all__ = ['is_layer', 'tracked', 'watched', 'inside', 'earlier', 'elsewhere', 'mixed_up']
 
 # %% ../../nbs/check/questions.ipynb #26e82f2f
-import itertools
-from types import MethodType
-
 import torch
 from torch import Tensor
 

@@ -11,7 +11,7 @@ __all__ = ['SMOOTH', 'IN_INPUT', 'IN_OUTPUT', 'MASKED', 'TIMES', 'OVER', 'MATRIX
 import torch
 from torch import Tensor
 
-from .graph import Graph, role
+from .graph import Graph
 from .suspects import Clue, fits
 
 # %% ../../nbs/check/swaps.ipynb #c9e583fb
