@@ -1640,7 +1640,7 @@ def join(xs): return torch.cat(xs, 1), [x.shape[1] for x in xs]
 @right(normal((3, 2), (3, 1), (3, 4)), forward=join)
 def concatenation(dout, sizes): return (list(dout.split(sizes, 1)),)
 
-@wrong(normal((3, 2), (3, 1), (3, 4)), of=concatenation, says='')
+@wrong(normal((3, 2), (3, 1), (3, 4)), of=concatenation, says='shifted')
 def concatenation_in_reverse(dout, sizes): return (list(dout.split(sizes[::-1], 1))[::-1],)
 
 @wrong(normal((3, 2), (3, 2)), of=concatenation, says='wrong_tensor')
@@ -3062,7 +3062,7 @@ def rotated_back(dout, cache): return dout@cache[1].t(), cache[0].t()@dout
 @wrong(of=rotated_back, says='w_not_transposed')
 def identity_not_transposed(dout, cache): return dout@cache[1], cache[0].t()@dout
 
-@wrong(of=rotated_back, says='factor_missing w_forgotten')
+@wrong(of=rotated_back, says='factor_missing w_forgotten upstream_passed')
 def identity_left_out(dout, cache): return dout.clone(), cache[0].t()@dout
 
 
