@@ -125,6 +125,7 @@ def whole_factor(f): # Yields a clue
     c = factor(f.got.double(), want)
     if c==c and c and abs(c-1)>1e-7: yield Clue('factor', '', 2.1, c, key='factor')
 
+# %% ../../nbs/check/naming.ipynb #80b309d4
 def clues(f:Found, run:Run, deep=True) -> list: # `deep`: is the graph asked?
     "Everything that one wrong gradient may say"
     got = f.got.double()
