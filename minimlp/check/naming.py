@@ -37,7 +37,8 @@ def clues(f:Found, run:Run, deep=True) -> list: # `deep`: is the graph asked?
     got = f.got.double()
     up = run.ups[0] if run.ups else got
     first_move = itertools.islice(moved(got, f.want), 1)
-    found = [*whole_factor(f), *masks(got, f.want, up), *first_move]
+    found = [Clue('ties', f.note, 1)] if f.note else []
+    found += [*whole_factor(f), *masks(got, f.want, up), *first_move]
     found += [*earlier(f, run), *places(f), *per_slice(f, run)]
     if run.trace.outs and run.trace.outs[0].requires_grad:
         found += [*elsewhere(f, run), *other_operand(f, run), *mixed_up(f, run)]
