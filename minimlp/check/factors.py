@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POWERS', 'TWOS', 'MEANINGS', 'LOSS', 'TWO', 'COUNTS', 'axes_of', 'sizes_of', 'words', 'Product', 'matches',
-           'products', 'power', 'formula', 'part_names', 'size_name', 'large', 'count', 'explain']
+           'products', 'power', 'formula', 'part_names', 'size_name', 'large', 'count', 'tested', 'explain']
 
 # %% ../../nbs/check/factors.ipynb #c00ef3c4
 import itertools, math
@@ -130,16 +130,17 @@ def count(run) -> str:
     return ', '.join(f'{n} {w}{"s"*(n!=1)}' for n, w in numbers)
 
 # %% ../../nbs/check/factors.ipynb #edb62f52
+def tested(p:Product, sizes:dict) -> bool:
+    "Has each of its sizes changed from run to run?"
+    return all(len(set(sizes[w]))>1 for w in p.powers)
+
 def explain(cs:list, runs:list, loss:bool) -> list: # Guesses, the simplest first
     "What the factors of some runs mean; empty if nothing fits"
-    found = products(cs, sizes_of(runs))
+    sizes, res = sizes_of(runs), []
+    found = [p for p in products(cs, sizes) if p.cost<=1.5 or tested(p, sizes)]
     best = [p for p in found if p.cost<=found[0].cost+1e-9]
-    res = []
     for p in best[:3]:
         names, whys = zip(*part_names(p, loss))
         why = f'{large(cs[0])} ({count(runs[0])}; × {formula(p)}): {" and ".join(whys)}'
-        res.append(Guess('+'.join(names), why, len(best)==1))
-    if not res and max(cs)-min(cs)<1e-5*abs(cs[0]):
-        why = 'times what it should be, everywhere: a constant is wrong or missing'
-        res = [Guess('constant_factor', f'{cs[0]:.6g} {why}')]
+        res.append(Guess('+'.join(names), why, len(best)==1 and tested(p, sizes)))
     return res

@@ -54,6 +54,7 @@ def _back(self, handle, ups) -> dict:
         return self.named(self.target[1](*up, *[cache]*self.cached))
 
 PairCase.outs, PairCase.call, PairCase.back = _outs, _call, _back
+PairCase.made = lambda self, handle: handle[0]
 
 # %% ../../nbs/check/functions.ipynb #be38d100
 class Context:

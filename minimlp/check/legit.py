@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FLOATS', 'INTS', 'KNOWN', 'HARMLESS', 'PAIRWISE', 'ROOM', 'traits', 'noisy', 'choose', 'take', 'resized', 'keeps',
-           'Stretched', 'looked_at', 'Tries', 'together', 'lengths', 'constants', 'walk_plain', 'linked', 'other_size',
-           'new_sizes', 'sizes', 'label', 'fewer_rows', 'strided', 'scaled', 'others']
+           'still', 'cut_short', 'Stretched', 'looked_at', 'Tries', 'together', 'lengths', 'constants', 'walk_plain',
+           'linked', 'other_size', 'new_sizes', 'sizes', 'label', 'fewer_rows']
 
 # %% ../../nbs/check/legit.ipynb #b3dcda17
 import itertools
@@ -61,9 +61,10 @@ def traits(t:Tensor) -> set:
 HARMLESS = {'nonneg', 'nonpos', 'fractions'} # what a little noise leaves true
 
 # %% ../../nbs/check/legit.ipynb #49ab372e
-def noisy(t:Tensor, gen) -> Tensor:
+def noisy(t:Tensor, gen, known=None) -> Tensor: # `known`: its traits
     "A little noise on it, if it's a tensor that bears it"
-    if not is_float(t) or traits(t)-HARMLESS: return t
+    known = traits(t) if known is None else known
+    if not is_float(t) or known-HARMLESS: return t
     new = t*(1+.1*torch.randn(t.shape, generator=gen, dtype=torch.float64))
     return new.clamp(t.min(), t.max()).to(t.dtype)
 
@@ -78,9 +79,10 @@ def take(t:Tensor, axis:int, idx:Tensor, gen) -> Tensor:
     new = t.index_select(axis, idx)
     if 'permutation' in traits(t) and axis==t.ndim-1: return new.argsort(-1).argsort(-1)
     again = torch.cat([torch.zeros(1, dtype=torch.bool), idx[1:]==idx[:-1]])
-    if not again.any() or noisy(t, gen) is t: return new
+    if not again.any() or not is_float(t) or traits(t)-HARMLESS: return new
     again = again.nonzero()[:, 0]
-    return new.index_copy_(axis, again, noisy(new.index_select(axis, again), gen))
+    more = noisy(new.index_select(axis, again), gen, traits(t))
+    return new.index_copy_(axis, again, more)
 
 # %% ../../nbs/check/legit.ipynb #ddcf7658
 def resized(vals:dict, axes, size:int, gen):
@@ -93,19 +95,33 @@ def resized(vals:dict, axes, size:int, gen):
 
 def keeps(old:dict, new:dict) -> bool:
     "Is everything still true that was true?"
-    return all(new[k] is t or traits(t)<=traits(new[k]) for k, t in old.items())
+    return all(new[k] is t or still(new[k], traits(t)) for k, t in old.items())
+
+def still(t:Tensor, known:set) -> bool:
+    "Has it these traits? Nothing else is asked"
+    tests = FLOATS if is_float(t) else INTS
+    return not known or t.numel()>0 and all(bool(tests[k](t)) for k in known)
 
 # %% ../../nbs/check/legit.ipynb #57be2775
 PAIRWISE = set('add sub mul div truediv rsub radd rmul rtruediv where maximum minimum '
                'pow eq gt lt ge le ne lerp mse_loss l1_loss'.split())
 
+def cut_short(t, where) -> bool:
+    "Does a slice ask for more than there is?"
+    where = where if isinstance(where, tuple) else (where,)
+    if any(w is None or w is Ellipsis for w in where): return False
+    pairs = [(w, n) for w, n in zip(where, t.shape) if isinstance(w, slice)]
+    return any(max(abs(w.start or 0), abs(w.stop or 0))>n for w, n in pairs)
+
+# %% ../../nbs/check/legit.ipynb #d6b1cb57
 class Stretched(TorchFunctionMode):
-    "Notes for each operation whether one of two tensors was stretched, and its precision"
+    "Notes whether one of two tensors was stretched or a slice cut short; and precision"
     def __init__(self):
         super().__init__()
         self.log, self.eps = [], 0.
     def __torch_function__(self, func, types, args=(), kwargs=None):
         shapes = [a.shape for a in args if isinstance(a, Tensor)]
+        if func.__name__=='__getitem__': self.log.append(cut_short(*args))
         if func.__name__.strip('_') in PAIRWISE and len(shapes)>1:
             self.log.append(len(set(shapes))>1)
         out = func(*args, **(kwargs or {}))
@@ -226,27 +242,3 @@ def fewer_rows(case, vals, tries_of, rows=16) -> dict:
     long = [k for k in inputs if len(vals[k])==len(first)]
     few = {k: t[:rows] if k in long else t for k, t in vals.items()}
     return few if tries_of(few) else vals
-
-# %% ../../nbs/check/legit.ipynb #f9bfa6a1
-def _changed(case, vals, f) -> dict:
-    "The values, with `f` of each input that has both signs"
-    both = [k for k in case.floats() if k in vals and not traits(vals[k])]
-    return {**vals, **{k: f(vals[k]) for k in both}}
-
-def strided(t:Tensor) -> Tensor:
-    "The same numbers, laid out by columns"
-    return t.transpose(0, 1).contiguous().transpose(0, 1) if t.ndim>1 else t
-
-def scaled(t:Tensor, top:float) -> Tensor:
-    "The same numbers, with the largest `top`"
-    return t*(top/t.abs().max().clamp_min(1e-300))
-
-def others(case, vals, tries): # Yields `(label, values)`
-    "The same sizes, with other values or another layout"
-    inputs = {k: vals[k] for k in case.floats() if k in vals}
-    yield 'non-contiguous input', {**vals, **{k: strided(t) for k, t in inputs.items()}}
-    for said, f in (('all positive', Tensor.abs), ('all negative', lambda t: -t.abs()),
-                    ('inputs up to 100', lambda t: scaled(t, 100.)),
-                    ('inputs up to 0.01', lambda t: scaled(t, .01))):
-        new = _changed(case, vals, f)
-        if tries.takes(new): yield said, new

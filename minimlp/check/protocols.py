@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .arrays import Followed
 from .copies import clone, is_float, is_leaf, mapped, walk
 
 # %% ../../nbs/check/protocols.ipynb #94027583
@@ -49,6 +50,9 @@ class Case:
     "Tensors by name, a forward pass on any values of them, and the gradients on trial"
     ones_only = False # has the backward pass no upstream gradient, as that of a loss?
     dtype, device, promote = torch.float64, 'cpu', False
+    followed = True # can autograd follow its NumPy?
+    lifted = False  # does a float32 target run in float64?
+    short = False   # does even its forward pass take float32 only?
     def __init__(self, target, args, kwargs, forward):
         self.target, self.vals, self.arrays = target, {}, set()
         names = arg_names(forward, len(args))
@@ -67,7 +71,9 @@ class Case:
 def _native(self, name, vals):
     "A tensor as the target takes it: an array if it came as one"
     t = vals[name]
-    return t.detach().numpy() if name in self.arrays and isinstance(t, Tensor) else t
+    if self.short and is_float(t): t = t.float()
+    if name not in self.arrays or not isinstance(t, Tensor): return t
+    return Followed(t) if t.requires_grad and self.followed else t.detach().numpy()
 
 def _fill(self, vals) -> tuple: # `(args, kwargs)`
     "The inputs of a call, made of these values"
@@ -92,6 +98,7 @@ NUMBERS = float, np.floating
 def tensor(o):
     "A tensor of an array or a number; None of anything else"
     if isinstance(o, Tensor): return o
+    if isinstance(o, Followed): return o.t
     if isinstance(o, np.ndarray) and o.dtype==object: return None
     return torch.as_tensor(o) if isinstance(o, (np.ndarray, *NUMBERS)) else None
 
@@ -118,7 +125,9 @@ class Answer:
     state: object = None
     moved: dict = field(default_factory=dict)
     shared: list = field(default_factory=list)
+    outs: list = None # None if they aren't known
 
+# %% ../../nbs/check/protocols.ipynb #23bba971
 class Promote(TorchFunctionMode):
     "Operations on mixed floats run in the longest of their types"
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -139,21 +148,28 @@ def _changed(now:dict, before:dict) -> list:
     same = lambda a, b: a.shape==b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
     return [k for k, t in before.items() if not same(now[k].detach().cpu(), t)]
 
+# %% ../../nbs/check/protocols.ipynb #374fdd0d
+def _made(self, handle):
+    "What the forward pass gave; None if that isn't known"
+    return None
+
 def _grads(self, vals, ups, state=None, fill=math.nan) -> Answer:
     "One pass forward and one back by the target itself"
     live = self.fresh(vals)
     before = {k: clone(t) for k, t in live.items()}
     own = [u.to(self.device).to(self.dtype or u.dtype) for u in ups]
     handle = self.call(live, state, fill)
+    out = mapped(self.made(handle), lambda p, v: clone(v))
     moved = {k: 'forward' for k in _changed(live, before)}
     mine = {str(i): clone(u) for i, u in enumerate(own)}
     middle = {k: clone(t) for k, t in live.items()}
     grads = self.back(handle, own)
     moved.update({k: 'backward' for k in _changed(live, middle)})
     if _changed(dict(zip(mine, own)), mine): moved['the upstream gradient'] = 'backward'
-    return Answer(grads, getattr(self, 'state', None), moved, _shared(grads, own))
+    made = None if out is None else flat(out)
+    return Answer(grads, getattr(self, 'state', None), moved, _shared(grads, own), made)
 
-Case.grads = _grads
+Case.grads, Case.made = _grads, _made
 
 # %% ../../nbs/check/protocols.ipynb #5cb7f263
 def _memory(t) -> tuple:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .copies import is_float
 from .functions import FunctionCase
-from .judge import Found, Scene, judge
+from .judge import Found, Scene, judge, largest
 from .owed import excuse
 from .protocols import Case
 from .upstreams import laid_out, random_ups
@@ -107,11 +107,11 @@ Run.nudges, Run.noise, Run.shake, Run.slope = _nudges, _noise, _shake, _slope
 # %% ../../nbs/check/runs.ipynb #79743d3a
 def _scene(self, **more) -> Scene:
     "What the judge may ask"
-    up = max((u.abs().max().item() for u in self.ups if u.numel()), default=0.)
-    filled = [t for t in self.vals.values() if is_float(t) and t.numel()]
-    size = max((t.abs().max().item() for t in filled), default=1.)
+    up = max(map(largest, self.ups), default=0.)
+    size = max([largest(t) for t in self.vals.values() if is_float(t)], default=1.)
+    sure = self.case.oracle!=self.case.outs # a reference isn't overruled
     return Scene(self, self.gen, up, self.noise, self.case.eps, self.budget,
-                 size=size, **more)
+                 size=size, sure=sure, **more)
 
 def _verdict(self, name):
     "One tensor: a `Found`, or None if nothing is owed"
@@ -207,6 +207,8 @@ def prepare(case:Case, nograd=(), unjudged=(), oracle=None) -> Case:
     case.nograd, case.unjudged = set(nograd), set(unjudged)
     case.oracle = oracle or case.outs
     case.eps, case.exact, case.plain = 0., case.dtype, case
+    types = {t.dtype for t in case.vals.values() if isinstance(t, Tensor) and is_float(t)}
+    case.lifted = types=={torch.float32}
     if oracle is not None: # nudges ask the oracle, too
         case.plain = copy.copy(case)
         case.plain.outs = oracle

@@ -9,7 +9,7 @@ __all__ = ['UPSTREAMS', 'random_ups', 'zeros', 'one_hot', 'expanded', 'by_column
 import torch
 from torch import Tensor
 
-from .legit import strided
+from .values import strided
 
 # %% ../../nbs/check/upstreams.ipynb #a10a27b0
 def random_ups(outs, gen) -> list:
