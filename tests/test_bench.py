@@ -54,7 +54,8 @@ def test_a_peer_that_is_not_installed_is_left_out_with_a_word():
 
 
 @linux
-def test_growth_and_memory():
+def test_growth_and_memory(monkeypatch):
+    monkeypatch.setattr('minimlp.bench.race.PAUSE', 0)
     (x, y), *_ = load_mnist(sample=True)
     res = bench(x, y, ['FastModel', 'nn.Module', 'walk-through'], rounds=2, only='pass + inp.g')
     assert list(res['growth']['rows'])==[1000, 2000, 5000] and list(res['growth']['width'])[-1]==1600

@@ -22,7 +22,7 @@ from minimlp.softmax import CrossEntropy
 from minimlp.train import Adam, _own, batches, kaiming, train_step
 
 RUN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample']
-LONG = ['--sizes', '784,200,10', '--epochs', '30', '--opt', 'adam', '--lr', '0.001', '--kernel', 'mm'] # one kernel: the same bits from run to run
+LONG = ['--sizes', '784,80,10', '--epochs', '30', '--opt', 'adam', '--lr', '0.001', '--kernel', 'mm'] # one kernel: the same bits from run to run
 
 
 def start(out, *args): return Fork([*RUN, *args, '--out', out])
