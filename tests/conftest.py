@@ -26,7 +26,7 @@ NBS = sorted(p for p in (TOP/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
 
-TOGETHER = {f'test_{f}.py' for f in ('bench', 'docs', 'package', 'parallel', 'train', 'widgets')}  # files whose tests share what is dear to make, or would slow each other down
+TOGETHER = {f'test_{f}.py' for f in ('bench', 'collection', 'docs', 'package', 'parallel', 'train', 'widgets')}  # files whose tests share what is dear to make, or would slow each other down
 
 
 @pytest.hookimpl(optionalhook=True)

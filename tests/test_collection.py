@@ -1,7 +1,7 @@
 "Public layers and kernels, right and wrong, written anew: `check_backward` accuses no right one, sees all that is wrong, and names most of it"
 import pytest
 
-from collection import RIGHT, WRONG, dense, heard, spatial
+from collection import RIGHT, WRONG, dense, heard, held_out, spatial
 
 HEARD = {}
 

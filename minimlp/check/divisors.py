@@ -61,17 +61,17 @@ def divisor(cs:list, runs:list) -> list:
     return []
 
 # %% ../../nbs/check/divisors.ipynb #a9bd3e7f
-def constant(cs:list, _=None) -> list:
+def constant(cs:list, sure:bool=True) -> list: # `sure`: no size may explain it, either
     "A guess if the factor is the same in all runs"
     if max(cs)-min(cs)>=1e-5*abs(cs[0]): return []
     why = 'times what it should be, everywhere: a constant is wrong or missing'
-    return [Guess('constant_factor', f'{cs[0]:.6g} {why}')]
+    return [Guess('constant_factor', f'{cs[0]:.6g} {why}', sure)]
 
 def meaning(cs:list, runs:list, loss:bool) -> list: # Guesses, the simplest first
     "What the factors of some runs mean"
     found = explain(cs, runs, loss)
     if any(g.sure for g in found): return found
-    for ask in (by_input, less_one, divisor, constant):
+    for ask in (by_input, less_one, divisor):
         found += ask(cs, runs)
-        if any(g.sure for g in found): break
-    return found
+        if any(g.sure for g in found): return found
+    return found + constant(cs, sure=not found)

@@ -14,6 +14,7 @@ import torch
 
 from .copies import clone, double, is_float, is_layer, is_leaf, rebuild, walk
 from .functions import FunctionCase, PairCase
+from .jax_vjp import Vjp, is_vjp
 from .places import beside, is_room
 from .protocols import Case, flat, like, required, tensor
 
@@ -228,13 +229,15 @@ def refuse(target):
     else: said = f'{type(target).__name__}, which has no backward of its own'
     raise TypeError("expected a layer or model that has a backward() or a "
                     "bwd(out, *inputs), a pair (forward, backward), a subclass of "
-                    "torch.autograd.Function, a torch.nn.Module or an Engine "
+                    "torch.autograd.Function, a torch.nn.Module, a function with "
+                    "jax.custom_vjp or an Engine "
                     f"(minimlp.check.engines); got {said}")
 
 # %% ../../nbs/check/objects.ipynb #6b6d221d
 def as_case(target, args=(), kwargs=None) -> Case:
     "Which of the protocols is it? `TypeError` if it has no backward of its own"
     kwargs = kwargs or {}
+    if is_vjp(target): target = Vjp(target)
     if hasattr(target, 'as_case'): return target.as_case(args, kwargs)
     if is_pair(target):
         obj = owner(target)

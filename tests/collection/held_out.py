@@ -184,7 +184,7 @@ def signed_root_back(dout, x): return dout/(2*x.abs().sqrt())
 @wrong(of=signed_root_back, says='factor_missing derivative_missing mask_missing')
 def signed_root_sign_kept(dout, x): return dout*x.sign()/(2*x.abs().sqrt())
 
-@wrong(of=signed_root_back, says='derivative_missing factor_missing')
+@wrong(of=signed_root_back, says='derivative_missing factor_missing at_input')
 def signed_root_linear(dout, x): return dout/(2*x.abs())
 
 
@@ -219,7 +219,7 @@ def poisson_back(dout, cache):
 @wrong(of=poisson_back, says='path_missing')
 def poisson_rate_only(dout, cache): return dout*np.exp(cache[0])/cache[0].size, None
 
-@wrong(of=poisson_back, says='derivative_missing factor_missing')
+@wrong(of=poisson_back, says='derivative_missing factor_missing at_input')
 def poisson_exp_forgotten(dout, cache):
     x, targ = cache
     return dout*(x-targ)/x.size, None
@@ -658,7 +658,7 @@ def response_norm_back(dout, cache):
 @wrong(of=response_norm_back, says='path_missing variance_path_missing')
 def response_norm_constant(dout, cache): return dout*cache[1]**-.75
 
-@wrong(of=response_norm_back, says='path_missing derivative_missing')
+@wrong(of=response_norm_back, says='path_missing derivative_missing diagonal_only')
 def response_norm_own_channel(dout, cache):
     x, base = cache
     return dout*base**-.75 - .75*x*dout*x*base**-1.75
@@ -739,7 +739,7 @@ def min_max_back(dout, cache):
     dx = d.scatter_add(-1, high, -(d*out).sum(-1, keepdim=True))
     return dx.scatter_add(-1, low, -(d*(1-out)).sum(-1, keepdim=True))
 
-@wrong(of=min_max_back, says='path_missing')
+@wrong(of=min_max_back, says='path_missing maximum_path_missing')
 def min_max_constant(dout, cache): return dout/cache[1]
 
 @wrong(of=min_max_back, says='path_missing maximum_path_missing')
@@ -778,7 +778,7 @@ def factorisation_squares_kept(dout, cache):
     dx, _ = factorisation_back(dout, cache)
     return dx, x.T@(dout[:, None]*(x@v))
 
-@wrong(of=factorisation_back, says='path_scaled factor_two factor_missing')
+@wrong(of=factorisation_back, says='path_scaled factor_two factor_missing path_doubled')
 def factorisation_half_forgotten(dout, cache):
     x, v = cache
     d, s = dout[:, None], x@v
@@ -822,7 +822,7 @@ class Circulant(Function):
         return dx, torch.fft.irfft(d*torch.fft.rfft(x).conj(), n).sum(0)
 
 
-@wrong(of=Circulant, says='not_reversed operands_swapped derivative_missing')
+@wrong(of=Circulant, says='not_reversed operands_swapped derivative_missing operand_flipped')
 class CirculantNotConjugated(Circulant):
     @staticmethod
     def backward(ctx, dout):
@@ -1084,7 +1084,7 @@ class Film(nn.Module):
         return dout*(1+self.scale), d@self.weight.T
 
 
-@wrong(of=Film, says='skip_missing path_missing')
+@wrong(of=Film, says='skip_missing path_missing term_missing')
 class FilmOneForgotten(Film):
     def backward(self, dout):
         _, dz = super().backward(dout)
@@ -1467,7 +1467,7 @@ class CubicNormSignForgotten(CubicNorm):
         return (dout/out**2)[:, None]*x*x
 
 
-@wrong(of=CubicNorm, says='derivative_missing factor_missing square_missing')
+@wrong(of=CubicNorm, says='derivative_missing factor_missing square_missing factor_twice')
 class CubicNormPower(CubicNorm):
     @staticmethod
     def backward(ctx, dout):
@@ -1480,7 +1480,7 @@ def spread(x): return x.var(1, ddof=1), x
 @right(array(5, 4), forward=spread)
 def spread_back(dout, x): return 2*dout[:, None]*(x-x.mean(1, keepdims=True))/(x.shape[1]-1)
 
-@wrong(of=spread_back, says='factor_missing constant_factor')
+@wrong(of=spread_back, says='factor_missing constant_factor n_minus_one')
 def spread_biased(dout, x): return 2*dout[:, None]*(x-x.mean(1, keepdims=True))/x.shape[1]
 
 @wrong(of=spread_back, says='mean_path_missing path_missing factor_missing')
@@ -1555,7 +1555,7 @@ def geometric_mean_back(dout, cache):
     x, out = cache
     return (dout*out)[:, None]/x/x.shape[1]
 
-@wrong(of=geometric_mean_back, says='class_mean_missing')
+@wrong(of=geometric_mean_back, says='class_mean_missing size_mean_missing')
 def geometric_mean_sum(dout, cache):
     x, out = cache
     return (dout*out)[:, None]/x
@@ -1625,7 +1625,7 @@ def moments_back(dout, x):
     centred = x-x.mean(0)
     return dout['mean']/len(x) + dout['std']*centred/x.std(0)/(len(x)-1)
 
-@wrong(of=moments_back, says='path_missing variance_path_missing')
+@wrong(of=moments_back, says='path_missing variance_path_missing output_ignored')
 def moments_mean_only(dout, x): return (dout['mean']/len(x)).expand_as(x).clone()
 
 @wrong(of=moments_back, says='mean_path_missing path_missing factor_missing')
@@ -1720,7 +1720,7 @@ class ColumnConvTurned(ColumnConv):
         self.weight.g = self.weight.g.transpose(2, 3)
 
 
-@wrong(of=ColumnConv, says='size_mean_extra mean_for_sum')
+@wrong(of=ColumnConv, says='size_mean_extra mean_for_sum class_mean_extra')
 class ColumnConvMean(ColumnConv):
     def backward(self):
         super().backward()
@@ -1791,7 +1791,7 @@ class DepthwiseMixed(DepthwiseConv):
         return dx, dw.sum(0).expand_as(w).clone()
 
 
-@wrong(of=DepthwiseConv, says='flipped not_reversed')
+@wrong(of=DepthwiseConv, says='flipped not_reversed operand_flipped')
 class DepthwiseKernelTurned(DepthwiseConv):
     @staticmethod
     def backward(ctx, dout):
@@ -1891,7 +1891,7 @@ def upsampled_back(dout, shape):
 @wrong(of=upsampled_back, says='constant_factor mean_for_sum size_mean_extra')
 def upsampled_mean(dout, shape): return upsampled_back(dout, shape)/4
 
-@wrong(of=upsampled_back, says='path_missing')
+@wrong(of=upsampled_back, says='path_missing indices_overwritten')
 def upsampled_corner(dout, shape): return dout[:, :, ::2, ::2].clone()
 
 
@@ -2007,7 +2007,7 @@ def lstm_step_back(dh, dnew, cache):
     di, df, do, dg = dc*g*i*(1-i), dc*c*f*(1-f), dh*t*o*(1-o), dc*i*(1-g**2)
     return torch.cat([di, df, do, dg], 1), dc*f
 
-@wrong(of=lstm_step_back, says='path_missing upstream_ignored')
+@wrong(of=lstm_step_back, says='path_missing upstream_ignored output_ignored')
 def lstm_cell_upstream_ignored(dh, dnew, cache): return lstm_step_back(dh, 0*dnew, cache)
 
 @wrong(of=lstm_step_back, says='derivative_missing')
@@ -2232,7 +2232,7 @@ def rotary_back(dout, pos):
 @wrong(of=rotary_back, says='path_sign not_reversed')
 def rotary_same_way(dout, pos): return rotary(dout, pos)[0], None
 
-@wrong(of=rotary_back, says='path_missing')
+@wrong(of=rotary_back, says='path_missing diagonal_only')
 def rotary_cosine_only(dout, pos):
     (cos, sin), (a, b) = angles(pos, dout.shape[1]), dout.chunk(2, 1)
     return torch.cat([a*cos, b*cos], 1), None
