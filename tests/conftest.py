@@ -39,9 +39,6 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
 
 
-def pytest_configure(config): config.addinivalue_line('markers', 'jax: needs JAX, which `make bench` installs')
-
-
 def pytest_report_header():
     return (f"data: {'full MNIST' if FULL else 'the sample (MINIMLP_DATA=FOLDER runs the rest on full MNIST)'}; "
             f"browser: {CHROMIUM or 'none (with chromium installed, the site is tested as well)'}")
