@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['MaxPool2d', 'AvgPool2d', 'Flatten', 'Unflatten', 'Residual']
 
-# %% ../../nbs/zoo/routing.ipynb #c141ffcb
+# %% ../../nbs/zoo/routing.ipynb #700e5534
 import torch
 from torch import Tensor
 
 from ..backward import _upstream
 from ..module import Lin, Module, Relu
-from .shared import check_pictures, check_stride, drawn, views
+from .windows import check_pictures, check_stride, drawn, views
 
 # %% ../../nbs/zoo/routing.ipynb #3d52a21d
 class _Pool(Module):
