@@ -80,6 +80,12 @@ class Network(module.Model):
         "All that is trained, in the order of the layers: what an optimizer wants"
         return list(parameters(self.layers).values())
 
+    def to(self, device:str): # The network
+        "All parameters move to the device, each in place"
+        for p in self.params:
+            p.data = p.data.to(device)
+        return self
+
     def _flags(self) -> list:
         "The layers that differ in training and in use"
         return [l for l in walk(self.layers) if hasattr(l, 'training')]
@@ -135,8 +141,7 @@ def remembered(layers) -> list: # Triples: name, layer, name of its attribute
     found, switches = [], (l for l in walk(layers) if hasattr(l, 'training'))
     for i, l in enumerate(switches, 1):
         own = [n for n, v in vars(l).items() if isinstance(v, torch.Generator)]
-        own += [n for n in ('mean', 'var') if isinstance(getattr(l, n, None), Tensor)]
-        found += [(f'{name}.{i}', l, name) for name in own]
+        found += [(f'{n}.{i}', l, n) for n in [*own, *getattr(l, 'state', ())]]
     return found
 
 def memory(layers # Of a network
