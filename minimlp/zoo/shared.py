@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Embedding', 'conv2d', 'conv2d_grad', 'Conv2d']
 
-# %% ../../nbs/zoo/shared.ipynb #0d0794bc
+# %% ../../nbs/zoo/shared.ipynb #a5d1d2cc
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +15,7 @@ from ..bugs import bug
 from ..check.catalogue import WORDS
 from ..module import Module
 from .windows import (check_padding, check_pictures, check_stride, drawn,
-                                 patches, patches_grad, views)
+                                 patches, patches_grad, same_padding, views)
 
 # %% ../../nbs/zoo/shared.ipynb #aa85fe54
 def check_whole(inp:Tensor) -> None:
@@ -100,17 +100,6 @@ def check_kernel(w:Tensor, b:Tensor) -> None:
     raise ValueError("expected w (n_out, n_in, k, k) and b (n_out,); "
                      f"got {tuple(w.shape)} and {tuple(b.shape)}")
 
-# %% ../../nbs/zoo/shared.ipynb #b7c152ff
-def same_padding(k:int, stride:int) -> int:
-    "How many rows of zeros keep the size of a picture; `ValueError` if that can't be"
-    if k%2==0:
-        raise ValueError("padding='same' puts as many zeros on each side, so the kernel "
-                         f"has to be odd; got {k}×{k}. Take {k-1} or {k+1}, or a number")
-    if stride!=1:
-        raise ValueError("padding='same' keeps the size of a picture, and a stride of "
-                         f"{stride} doesn't. Take padding={k//2}")
-    return k//2
-
 # %% ../../nbs/zoo/shared.ipynb #a01c6ee5
 class Conv2d(Module):
     "Kernels `w`, `(n_out, n_in, k, k)`, and bias `b`, `(n_out,)`, in every place"
@@ -142,18 +131,17 @@ class _Spoilt:
         super().bwd(out, inp)
         self.spoil(out, inp)
 
-# %% ../../nbs/zoo/shared.ipynb #ad210959
+# %% ../../nbs/zoo/shared.ipynb #45b67864
 WORDS.update({
     'indices_overwritten': ('shared', 'write `w.g[inp] = g`, or `+=`',
-        'it looks as if it added, and does so until an index comes twice',
-        'frequent rows learn from one of their uses only',
+        'it looks as if it added, and it does until an index comes twice',
+        'frequent rows learn from one use only; a layer behind it can make up for that',
         'right for the rows that are used once'),
-    'repeats_averaged': ('shared', 'divide each row’s sum by the number of its uses',
-        'a mean seems fairer to rare words, or is taken over from a loss',
-        'SYM', 'each row has a factor of its own, one over the number of its uses'),
-    'index_off_by_one': ('shared', 'add to the row before or after',
-        'the indices of the data begin at one', 'SYM',
-        'it is right, but shifted by one row'),
+    'repeats_averaged': ('shared', 'divide the sum of a row by the number of its uses',
+        'a mean seems fairer to rare words', 'frequent rows move as slowly as rare ones',
+        'each row has a factor of its own, one over the number of its uses'),
+    'index_off_by_one': ('shared', 'add to the next row', 'somewhere indices begin at one',
+        'it learns, a few points worse, or the loss explodes', 'shifted by one row'),
 })
 
 # %% ../../nbs/zoo/shared.ipynb #45db6a60
@@ -172,32 +160,32 @@ class _RepeatsAveraged(_Spoilt, Embedding):
 class _IndexOffByOne(_Spoilt, Embedding):
     def spoil(self, out, inp): self.w.g = self.w.g.roll(1, 0)
 
-# %% ../../nbs/zoo/shared.ipynb #9ba9c7c5
+# %% ../../nbs/zoo/shared.ipynb #738694a5
 WORDS.update({
     'kernel_not_turned': ('shared', 'move the kernel over the gradient as it is',
-        'the way forward does so, and for symmetric kernels it is right', 'SYM',
-        'only the input’s gradient is wrong; it is right for the turned kernel'),
+        'the way forward does so', 'it learns, a point worse: only layers before it are misled',
+        'only the input’s gradient is wrong, and right for the turned kernel'),
     'padding_wrong_side': ('shared', 'cut the padding off at the end only',
-        '`[:h, :w]` has the right shape', 'SYM',
+        '`[:h, :w]` has the right shape', 'it learns, a point worse',
         'it is right, but shifted by the padding along both axes'),
     'stride_forgotten': ('shared', 'put the shares back side by side, as for a stride of 1',
-        'the code was written for a stride of 1', 'SYM',
+        'the code was written for a stride of 1', 'it learns, several points worse',
         'wrong for the input only, and right if the stride is 1'),
 })
 
-# %% ../../nbs/zoo/shared.ipynb #15465882
+# %% ../../nbs/zoo/shared.ipynb #64edc0fd
 WORDS.update({
     'shares_overwritten': ('shared', 'write patches back into the picture with `=`',
-        'windows that don’t overlap need no sum', 'SYM',
+        'windows that don’t overlap need no sum', 'it learns, less than a point worse',
         'each pixel has the share of its last window alone'),
     'bias_rows_only': ('shared', 'sum the gradient of the bias over the pictures only',
-        '`out.g.sum(0)` is right for a linear layer', 'the bias becomes a map, or the update raises',
+        '`out.g.sum(0)` is right for a linear layer', 'the update raises',
         'its shape is that of a feature map'),
     'places_averaged': ('shared', 'take the mean over places for the bias',
-        'it seems unfair that one number gets so much', 'SYM',
+        'it seems unfair that one number gets so much', 'nothing: biases hardly move',
         'it is as many times too small as there are places'),
     'kernel_transposed': ('shared', 'swap rows and columns of the kernel’s gradient',
-        'patches are cut column by column, kernels are stored row by row', 'SYM',
+        'patches are cut column by column', 'it learns, far worse',
         'each kernel’s gradient is right once it is transposed'),
 })
 
