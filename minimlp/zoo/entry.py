@@ -103,10 +103,12 @@ class SiLU(Module):
 # %% ../../nbs/zoo/entry.ipynb #be481cd5
 WORDS.update({
     'gate_path_missing': ('entry by entry', 'treat the gate as a constant',
-        'the product is differentiated, what is inside the gate isn’t', 'nothing: it learns nearly as well',
+        'the product is differentiated, what is inside the gate isn’t',
+        'nothing: it learns nearly as well',
         'the share of the way through the gate is missing'),
     'value_path_missing': ('entry by entry', 'differentiate the gate alone',
-        'the chain rule is remembered, the product rule isn’t', 'with three hidden layers it learns far worse',
+        'the chain rule is remembered, the product rule isn’t',
+        'with three hidden layers it learns far worse',
         'the share of the way past the gate is missing'),
 })
 
@@ -137,9 +139,9 @@ def _near(z:Tensor) -> Tensor:
 
 def _near_slope(z:Tensor) -> Tensor:
     "Its slope: that of the tanh times the inner derivative"
-    t = torch.tanh(_ROOT*(z + _CUBE*z**3))
+    outer = 1 - torch.tanh(_ROOT*(z + _CUBE*z**3))**2
     inner = _ROOT*(1 + 3*_CUBE*z*z)
-    return (1 - t*t)/2*inner
+    return outer*inner/2
 
 # %% ../../nbs/zoo/entry.ipynb #c4bddcde
 _GATES = {'none': (_below, _below_slope), 'tanh': (_near, _near_slope)}
@@ -167,7 +169,8 @@ class GELU(Module):
 # %% ../../nbs/zoo/entry.ipynb #d8a3674f
 WORDS.update({
     'density_missing': ('entry by entry', 'send back the gate alone',
-        'Φ looks like a number that has been looked up', 'nothing: it learns nearly as well',
+        'Φ looks like a number that has been looked up',
+        'nothing: it learns nearly as well',
         'the share of the way through Φ is missing'),
     'density_unscaled': ('entry by entry', 'write `exp(-z*z/2)` without `sqrt(2*pi)`',
         'the bell curve is remembered, its area isn’t', 'nothing: it learns as well',
@@ -179,10 +182,13 @@ WORDS.update({
 
 # %% ../../nbs/zoo/entry.ipynb #5815b0bb
 WORDS.update({
-    'inner_derivative_missing': ('entry by entry', 'differentiate the tanh, not what is in it',
-        'the slope of a tanh is known by heart, and the line is long already', 'nothing: it learns as well',
+    'inner_derivative_missing': ('entry by entry',
+        'differentiate the tanh, not what is in it',
+        'the slope of a tanh is known by heart, and the line is long already',
+        'nothing: it learns as well',
         'the slope of the tanh is not multiplied by that of its argument'),
-    'other_formula': ('entry by entry', 'pair one GELU’s forward pass with the other’s way back',
+    'other_formula': ('entry by entry',
+        'pair the forward pass of one with the other’s way back',
         'two files, and each has the GELU of its time', 'nothing: it learns as well',
         'right to three digits'),
 })
@@ -208,8 +214,9 @@ class _NearGELU(GELU):
 class _InnerMissing(_NearGELU):
     def bwd(self, out, inp):
         "The slope with respect to what is in the tanh"
-        t = 2*_near(inp) - 1
-        inp.g = (_near(inp) + inp*(1 - t*t)/2)*out.g
+        gate = _near(inp)
+        outer = 1 - (2*gate - 1)**2
+        inp.g = (gate + inp*outer/2)*out.g
 
 @bug('other_formula')
 class _OtherFormula(_NearGELU):
@@ -263,7 +270,8 @@ WORDS.update({
 
 # %% ../../nbs/zoo/entry.ipynb #609e6a22
 WORDS.update({
-    'scale_by_p': ('entry by entry', 'divide by `p`', 'is it the share that stays or that goes?',
+    'scale_by_p': ('entry by entry', 'divide by `p`',
+        'is it the share that stays or that goes?',
         'nothing at 0.5; at 0.2, with three hidden layers, it learns nothing',
         'every entry is (1-p)/p times as large; right for p=0.5'),
     'mask_in_use': ('entry by entry', 'keep the last mask when training is over',
