@@ -17,7 +17,7 @@ from ..zoo.shared import Conv2d
 # %% ../../nbs/runs/nets.ipynb #d23d42e0
 def linear(*sizes:int, # Units, from the first layer's inputs to the last one's outputs
            seed:int,   # Of the weights
-           after=lambda i: [Relu()] # Layers that follow linear layer `i`, but not the last
+           after=lambda i: [Relu()] # What follows linear layer `i`, but not the last
           ) -> list:   # Layers
     "Linear layers with weights by Kaiming's rule, and others in between"
     params, layers = kaiming(*sizes, seed=seed), []
@@ -30,7 +30,8 @@ def dropout(s # `Settings`
            ) -> list:
     "The network of Srivastava et al. 2014: dropout of pixels, and of all hidden units"
     def after(i): return [Relu(), Dropout(s.dropout, seed=s.seed+i+1)]
-    return [Dropout(.4*s.dropout, seed=s.seed), *linear(*s.sizes, seed=s.seed, after=after)]
+    layers = linear(*s.sizes, seed=s.seed, after=after)
+    return [Dropout(.4*s.dropout, seed=s.seed), *layers]
 
 # %% ../../nbs/runs/nets.ipynb #d2cab421
 def convolution(n_in:int, n_out:int, # Channels that come in and go out

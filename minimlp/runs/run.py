@@ -29,9 +29,9 @@ def _same_everywhere(s:Settings, data:str) -> dict:
 def _check_ranks(s:Settings, ranks:Ranks) -> None:
     "`ValueError` if many ranks are to train what only one can"
     if ranks.alone or (s.net=='mlp' and not s.distort and not s.max_norm): return
-    raise ValueError(f"{ranks.world} ranks train linear layers on digits as they are; net "
-                     f"{s.net}, distort {s.distort:g} and max_norm {s.max_norm:g} need a "
-                     "single process: start it without torchrun")
+    told = f"net {s.net}, distort {s.distort:g} and max_norm {s.max_norm:g}"
+    raise ValueError(f"{ranks.world} ranks train linear layers on digits as they are; "
+                     f"{told} need a single process: start it without torchrun")
 
 def _where_we_are(path:Path, s:Settings, data:str, ranks:Ranks, model, opt) -> list:
     "The history so far; model and optimizer get the numbers that belong to it"

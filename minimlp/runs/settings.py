@@ -73,10 +73,11 @@ BELONGS = { # setting → the one that it depends on, and with which values it c
 def check_belongs(s:Trained) -> None:
     "`ValueError` if a setting isn't at its default, and yet would make no difference"
     for name, (other, values) in BELONGS.items():
-        is_set, counts = getattr(s, name)!=getattr(type(s), name), getattr(s, other) in values
-        if is_set and not counts:
-            raise ValueError(f"{name} {getattr(s, name)} belongs to the {other} "
-                             f"{' or '.join(values)}, not {getattr(s, other)}")
+        value, found = getattr(s, name), getattr(s, other)
+        is_set = value!=getattr(type(s), name)
+        if is_set and found not in values:
+            raise ValueError(f"{name} {value} belongs to the {other} "
+                             f"{' or '.join(values)}, not {found}")
 
 # %% ../../nbs/runs/settings.ipynb #6b9e3af3
 def check_settings(s:Settings) -> None:
@@ -105,7 +106,7 @@ def _model(s:Settings, device:str, kind:type) -> tuple:
 
 def build(s:Settings,       # What to make
           device:str='cpu', # Where its parameters live
-          kind:type=Model   # For 'mlp': `Model` of chapter 4, or `FastModel` of chapter 11
+          kind:type=Model   # For 'mlp': chapter 4's `Model` or chapter 11's `FastModel`
          ) -> tuple:        # A model and its optimizer
     "A model with fresh weights, and an optimizer for it"
     model, params = _model(s, device, kind)

@@ -54,6 +54,7 @@ def _still_good(old:dict, row:dict) -> list:
     same = settings_from(old['settings'])==settings_from(row['settings'])
     return old['runs'] if same else []
 
+# %% ../../nbs/runs/table.ipynb #7a3b444a
 def _missing(table:dict, presets:dict, seeds) -> list: # Pairs: preset, seed
     "Which runs are still to be done"
     todo = []

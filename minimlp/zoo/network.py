@@ -45,7 +45,8 @@ def parameters(layers # Of a network
 # %% ../../nbs/zoo/network.ipynb #4f587494
 def check_layers(layers:tuple) -> None:
     "`TypeError` unless all are layers; `ValueError` if there are none"
-    if not layers: raise ValueError("a network needs one layer or more; got none")
+    if not layers:
+        raise ValueError("a network needs one layer or more; got none")
     for i, l in enumerate(layers):
         is_layer = callable(l) and hasattr(l, 'backward') and not isinstance(l, type)
         if not is_layer:
@@ -66,7 +67,7 @@ def check_shared(params:dict) -> None:
 # %% ../../nbs/zoo/network.ipynb #956ddb28
 class Network(module.Model):
     "Any layers in a row, and a loss"
-    block = 1000 # rows that `predict` reads at a time: nobody needs all activations at once
+    block = 1000 # rows that `predict` reads at a time, to save memory
 
     def __init__(self, *layers, # In the order in which numbers go through them
                  loss=None):    # Called `loss(out, targ)`, has `backward`
