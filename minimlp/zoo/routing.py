@@ -99,7 +99,7 @@ def check_added(inp:Tensor, made:Tensor) -> None:
     raise ValueError("a residual connection adds its input to what its layers make of it, "
                      f"so both have one shape; got {tuple(inp.shape)} and {tuple(made.shape)}")
 
-# %% ../../nbs/zoo/routing.ipynb #45191b3c
+# %% ../../nbs/zoo/routing.ipynb #877088c6
 class Residual(Module):
     "`inp + f(inp)`, if `f` stands for these layers, one after the other"
     def __init__(self, *layers):
@@ -114,21 +114,18 @@ class Residual(Module):
         check_added(inp, made)
         return inp + made
 
+    def bwd(self, out:Tensor, inp:Tensor) -> None:
+        "The share that comes through the layers, plus the one along the connection"
+        self.layers[-1].out.g = _upstream(out)
+        for l in reversed(self.layers):
+            l.backward()
+        inp.g = out.g + inp.g
+
     @classmethod
     def example(cls, n:int, gen) -> tuple:
         "A connection around a linear layer and a ReLU, and `n` rows"
         w, b, inp = drawn(gen, (4, 4), (4,), (n, 4))
         return cls(Lin(w, b), Relu()), inp
-
-# %% ../../nbs/zoo/routing.ipynb #acbd7697
-def _bwd(self, out:Tensor, inp:Tensor) -> None:
-    "The share that comes through the layers, and the one that comes along the connection"
-    self.layers[-1].out.g = _upstream(out)
-    for l in reversed(self.layers):
-        l.backward()
-    inp.g = out.g + inp.g
-
-Residual.bwd = _bwd
 
 # %% ../../nbs/zoo/routing.ipynb #5ff779c5
 WORDS.update({
