@@ -171,15 +171,15 @@ WORDS.update({
         'it is the upstream gradient as it came'),
 })
 
-# %% ../../nbs/zoo/routing.ipynb #4d81cdd0
+# %% ../../nbs/zoo/routing.ipynb #b1070b30
 @bug('ties')
 class _Ties(MaxPool2d):
     def forward(self, inp): return torch.stack(self.views(inp)).amax(0)
     def bwd(self, out, inp):
         "All of it to each of several largest pixels"
-        inp.g = torch.zeros_like(inp)
+        g, inp.g = out.g, torch.zeros_like(inp)
         for pixel, share in zip(self.views(inp), self.views(inp.g)):
-            share += (pixel==out) * out.g
+            share += (pixel==out) * g
 
 @bug('first_entry')
 class _FirstEntry(_Spoilt, MaxPool2d):
