@@ -155,7 +155,7 @@ WORDS.update({
         'layers before it take steps that are k times too long', 'it is k times too large'),
 })
 
-# %% ../../nbs/zoo/routing.ipynb #02872a3c
+# %% ../../nbs/zoo/routing.ipynb #6d857449
 WORDS.update({
     'flatten_order': ('routing', 'give rows their shape back with the channels last',
         'other frameworks have them there', 'it learns, several points worse',
@@ -167,7 +167,7 @@ WORDS.update({
         'both ends of it add what came back', 'the gradient doubles with each block and explodes',
         'the share of the connection is counted twice'),
     'branch_missing': ('routing', 'hand on what came back, and nothing from the layers',
-        '`inp.g` is assigned last', 'it learns, a point worse: its layers do, those before are misled',
+        '`inp.g` is assigned last', 'it learns, a point worse: layers before it are misled',
         'it is the upstream gradient as it came'),
 })
 
