@@ -84,7 +84,7 @@ def test_from_the_command_line(tmp_path, capsys):
     minimlp_predict(out/'weights.safetensors', tmp_path/'digit.png', tmp_path/'seen.png')
     assert f'is a {y[0]}' in capsys.readouterr().out
     for f, kw, words in [(minimlp_train, dict(net='lenet', kernel='mm', data='sample'), 'a choice for FastModel, which has linear layers only; lenet'),
-                         (minimlp_train, dict(net='lenet', sizes='784,20,10', data='sample'), 'sizes (784, 20, 10) belongs to the net mlp or dropout, not lenet'),
+                         (minimlp_train, dict(net='lenet', sizes='784,20,10', data='sample'), 'sizes (784, 20, 10) belongs to the net mlp or dropout or noisy, not lenet'),
                          (minimlp_train, dict(net='alexnet', data='sample'), "net 'alexnet': expected mlp"),
                          (minimlp_export, dict(weights=out/'weights.safetensors', out=tmp_path/'w.js'), 'this one is lenet')]:
         with pytest.raises(SystemExit) as stop: f(**kw)

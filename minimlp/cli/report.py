@@ -40,6 +40,7 @@ def _constraints(s:Settings) -> str:
     "What keeps the network from learning its digits by heart, in words"
     words = ''
     if s.dropout: words += f', dropout {s.dropout:g}'
+    if s.noise: words += f', noise {s.noise:g}'
     if s.distort: words += f', distorted by {s.distort:g}'
     if s.max_norm: words += f', max-norm {s.max_norm:g}'
     return words

@@ -23,6 +23,7 @@ class Trained:
     net:str = 'mlp'              # The name of its architecture, out of `NETS`
     sizes:tuple = (784, 50, 10)  # Units per layer, from pixels to classes
     dropout:float = 0.           # Share of hidden units that are dropped, for 'dropout'
+    noise:float = 0.             # Standard deviation of noise, for 'noisy'
     distort:float = 0.           # Reach of elastic distortions, such as 34
     max_norm:float = 0.          # Limit for the length of each unit's weights
 
@@ -55,6 +56,7 @@ RANGES = { # setting → a test of its value, and what is expected, in words
     'momentum': (lambda v: 0<=v<1,   '0 or more, and less than 1'),
     'dropout':  (lambda v: 0<=v<1,   '0 or more, and less than 1'),
     'wd':       (lambda v: v>=0,     '0 or more'),
+    'noise':    (lambda v: v>=0,     '0 or more'),
     'distort':  (lambda v: v>=0,     '0 or more'),
     'max_norm': (lambda v: v>=0,     '0 or more'),
     'smooth':   (lambda v: 0<=v<=1,  'from 0 to 1'),
@@ -66,7 +68,8 @@ RANGES = { # setting → a test of its value, and what is expected, in words
 BELONGS = { # setting → the one that it depends on, and with which values it counts
     'smooth':  ('loss', ('ce',)),
     'dropout': ('net', ('dropout',)),
-    'sizes':   ('net', ('mlp', 'dropout')),
+    'noise':   ('net', ('noisy',)),
+    'sizes':   ('net', ('mlp', 'dropout', 'noisy')),
     'biases':  ('net', ('mlp',)),
 }
 
@@ -161,4 +164,7 @@ PRESETS |= {
                             all_rows=True), .7, 'Simard et al. 2003'),
     'conv-elastic': (Settings(net='conv', distort=34., lr=.1, bs=128, epochs=100,
                               all_rows=True), .4, 'Simard et al. 2003'),
+    'best-mlp':   (Settings(net='noisy', sizes=(784, 1000, 500, 250, 250, 250, 10), noise=.3,
+                            opt='adam', lr=2e-3, bs=100, epochs=100, all_rows=True),
+                   .95, 'Srivastava et al. 2014'),
 }
