@@ -74,6 +74,7 @@ def lives(chapter):
     os.chdir(path.parent)
     sys.path.insert(0, str(TOP))
     shell, sources, alive = CaptureShell(path), cells(chapter), {}
+    shell.showtraceback = lambda *args, **kw: None # nobody reads it, and it takes longer than many a mutant
     for i, src in enumerate(sources):
         if re.search(r'^#\| export', src):
             trials = dict(mutants(src))
