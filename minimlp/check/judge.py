@@ -142,11 +142,12 @@ def _in_doubt(f:Found, bad:Tensor, scene:Scene) -> dict:
 # %% ../../nbs/check/judge.ipynb #d0d2136b
 TIED = 'each of these entries is on a kink, but together they are not'
 
-def together(f:Found, kinks:list, scene:Scene) -> bool:
-    "Is it wrong if the entries with kinks move together, or all entries do?"
+def together(f:Found, said:dict, scene:Scene) -> bool:
+    "Is it wrong if the entries with kinks move together, or, if nothing else is, all?"
     tied = torch.zeros(f.want.numel(), dtype=torch.float64)
-    tied[kinks] = 1
-    ways = tied.reshape(f.want.shape), torch.ones(f.want.shape, dtype=torch.float64)
+    tied[[i for i, s in said.items() if s=='kink']] = 1
+    ways = [tied.reshape(f.want.shape)]
+    if 'wrong' not in said.values(): ways.append(torch.ones_like(ways[0]))
     wrong = any(_off_along(way, f, scene) for way in ways)
     if wrong: f.note = TIED
     return wrong
@@ -171,7 +172,7 @@ def settle(f:Found, bad:Tensor, scene:Scene):
         f.blind = 'right' in votes
         flat[:] = False
     kinks = [i for i, s in said.items() if s=='kink']
-    if kinks and together(f, kinks, scene): flat[kinks] = True
+    if kinks and together(f, said, scene): flat[kinks] = True
     f.bad = flat.reshape(bad.shape)
 
 # %% ../../nbs/check/judge.ipynb #55ebd371
