@@ -354,7 +354,7 @@ def sliding_first(x): return x.unfold(1, 3, 1).max(2)[0], x
 
 @right(*after_relu((4, 9)), forward=sliding_amax)
 def sliding_amax_to_the_first(dout, x):
-    places = x.unfold(1, 3, 1).max(2)[1] + torch.arange(7)
+    places = x.unfold(1, 3, 1).max(2)[1] + torch.arange(x.shape[1]-2)
     return torch.zeros_like(x).scatter_add(1, places, dout)
 
 
@@ -362,7 +362,8 @@ def sliding_amax_to_the_first(dout, x):
 def sliding_max_to_all_ties(dout, x):
     dx, out = torch.zeros_like(x), x.unfold(1, 3, 1).amax(2)
     for k in range(3):
-        dx[:, k:k+7] += dout*(x[:, k:k+7]==out)
+        here = slice(k, k+out.shape[1])
+        dx[:, here] += dout*(x[:, here]==out)
     return dx
 
 
