@@ -56,10 +56,10 @@ def settings_of(preset:str,  # One of `PRESETS`, or None
 # %% ../../nbs/cli/train.ipynb #16e0051a
 def folder_of(preset:str, options:dict # As for `settings_of`
              ) -> Path: # In runs/
-    "A folder that is named after preset, net or sizes, and after the other options"
+    "A folder that is named after the preset, or the sizes, and the other options"
     given = _given(options)
     sizes = given.pop('sizes', '784,50,10')
-    parts = [preset or given.pop('net', None) or sizes.replace(',', '-')]
+    parts = [preset or sizes.replace(',', '-')]
     for name, value in given.items():
         parts.append(name if value is True else f'{name}{value}')
     return Path('runs')/'-'.join(parts)
