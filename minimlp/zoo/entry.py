@@ -214,9 +214,9 @@ class _NearGELU(GELU):
 class _InnerMissing(_NearGELU):
     def bwd(self, out, inp):
         "The slope with respect to what is in the tanh"
-        gate = _near(inp)
-        outer = 1 - (2*gate - 1)**2
-        inp.g = (gate + inp*outer/2)*out.g
+        passed = _near(inp)
+        outer = 1 - (2*passed - 1)**2
+        inp.g = (passed + inp*outer/2)*out.g
 
 @bug('other_formula')
 class _OtherFormula(_NearGELU):

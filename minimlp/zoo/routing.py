@@ -99,7 +99,7 @@ def check_added(inp:Tensor, made:Tensor) -> None:
     raise ValueError("a residual connection adds its input to what its layers make of it, "
                      f"so both have one shape; got {tuple(inp.shape)} and {tuple(made.shape)}")
 
-# %% ../../nbs/zoo/routing.ipynb #45191b3c
+# %% ../../nbs/zoo/routing.ipynb #877088c6
 class Residual(Module):
     "`inp + f(inp)`, if `f` stands for these layers, one after the other"
     def __init__(self, *layers):
@@ -114,21 +114,18 @@ class Residual(Module):
         check_added(inp, made)
         return inp + made
 
+    def bwd(self, out:Tensor, inp:Tensor) -> None:
+        "The share that comes through the layers, plus the one along the connection"
+        self.layers[-1].out.g = _upstream(out)
+        for l in reversed(self.layers):
+            l.backward()
+        inp.g = out.g + inp.g
+
     @classmethod
     def example(cls, n:int, gen) -> tuple:
         "A connection around a linear layer and a ReLU, and `n` rows"
         w, b, inp = drawn(gen, (4, 4), (4,), (n, 4))
         return cls(Lin(w, b), Relu()), inp
-
-# %% ../../nbs/zoo/routing.ipynb #acbd7697
-def _bwd(self, out:Tensor, inp:Tensor) -> None:
-    "The share that comes through the layers, and the one that comes along the connection"
-    self.layers[-1].out.g = _upstream(out)
-    for l in reversed(self.layers):
-        l.backward()
-    inp.g = out.g + inp.g
-
-Residual.bwd = _bwd
 
 # %% ../../nbs/zoo/routing.ipynb #5ff779c5
 WORDS.update({
@@ -158,7 +155,7 @@ WORDS.update({
         'layers before it take steps that are k times too long', 'it is k times too large'),
 })
 
-# %% ../../nbs/zoo/routing.ipynb #02872a3c
+# %% ../../nbs/zoo/routing.ipynb #6d857449
 WORDS.update({
     'flatten_order': ('routing', 'give rows their shape back with the channels last',
         'other frameworks have them there', 'it learns, several points worse',
@@ -170,19 +167,19 @@ WORDS.update({
         'both ends of it add what came back', 'the gradient doubles with each block and explodes',
         'the share of the connection is counted twice'),
     'branch_missing': ('routing', 'hand on what came back, and nothing from the layers',
-        '`inp.g` is assigned last', 'it learns, a point worse: its layers do, those before are misled',
+        '`inp.g` is assigned last', 'it learns, a point worse: layers before it are misled',
         'it is the upstream gradient as it came'),
 })
 
-# %% ../../nbs/zoo/routing.ipynb #4d81cdd0
+# %% ../../nbs/zoo/routing.ipynb #b1070b30
 @bug('ties')
 class _Ties(MaxPool2d):
     def forward(self, inp): return torch.stack(self.views(inp)).amax(0)
     def bwd(self, out, inp):
         "All of it to each of several largest pixels"
-        inp.g = torch.zeros_like(inp)
+        g, inp.g = out.g, torch.zeros_like(inp)
         for pixel, share in zip(self.views(inp), self.views(inp.g)):
-            share += (pixel==out) * out.g
+            share += (pixel==out) * g
 
 @bug('first_entry')
 class _FirstEntry(_Spoilt, MaxPool2d):

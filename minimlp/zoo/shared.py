@@ -144,10 +144,12 @@ WORDS.update({
         'it learns, a few points worse, or the loss explodes', 'shifted by one row'),
 })
 
-# %% ../../nbs/zoo/shared.ipynb #45db6a60
+# %% ../../nbs/zoo/shared.ipynb #5d94e863
 @bug('indices_overwritten')
 class _IndicesOverwritten(_Spoilt, Embedding):
-    def spoil(self, out, inp): self.w.g = torch.zeros_like(self.w).index_put((inp,), out.g)
+    def spoil(self, out, inp):
+        "Written, not added"
+        self.w.g = torch.zeros_like(self.w).index_put((inp,), out.g)
 
 @bug('repeats_averaged')
 class _RepeatsAveraged(_Spoilt, Embedding):

@@ -73,7 +73,7 @@ class LogSoftmax(Module):
     @classmethod
     def example(cls, n, gen): return cls(), randn(gen, n, 4)
 
-# %% ../../nbs/zoo/softmax.ipynb #soft0057
+# %% ../../nbs/zoo/softmax.ipynb #soft0059
 WORDS.update({
     'denominator_path_missing': ('normalisation', 'use `out*out.g` for a softmax',
         'e to the z is its own derivative, and the total is taken for a constant',
@@ -85,7 +85,7 @@ WORDS.update({
         'right with the sum over another axis'),
 })
 
-# %% ../../nbs/zoo/softmax.ipynb #soft0058
+# %% ../../nbs/zoo/softmax.ipynb #soft0060
 WORDS.update({
     'softmax_mean_for_sum': ('normalisation', 'take a mean for the sum on the way back',
         'it is a mean already, since its weights add up to 1',
@@ -93,7 +93,7 @@ WORDS.update({
         'the path through the sum of exponentials is too small by the number of columns'),
 })
 
-# %% ../../nbs/zoo/softmax.ipynb #soft0059
+# %% ../../nbs/zoo/softmax.ipynb #soft0061
 @bug('denominator_path_missing')
 class _NoTotal(Softmax):
     def bwd(self, out, inp): inp.g = out*out.g
@@ -106,7 +106,7 @@ class _DownTheColumns(Softmax):
 class _MeanForTotal(Softmax):
     def bwd(self, out, inp): inp.g = out*(out.g - (out*out.g).mean(-1, keepdim=True))
 
-# %% ../../nbs/zoo/softmax.ipynb #soft0063
+# %% ../../nbs/zoo/softmax.ipynb #soft0065
 WORDS.update({
     'log_softmax_sum_missing': ('normalisation', 'write `out.g - out.exp()*out.g`',
         '`p - y` has no sum in it, as the sum is 1 there',
@@ -118,7 +118,7 @@ WORDS.update({
         'right with logarithms in place of probabilities'),
 })
 
-# %% ../../nbs/zoo/softmax.ipynb #soft0064
+# %% ../../nbs/zoo/softmax.ipynb #soft0066
 @bug('log_softmax_sum_missing')
 class _OwnUpstream(LogSoftmax):
     def bwd(self, out, inp): inp.g = out.g - out.exp()*out.g

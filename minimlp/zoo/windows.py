@@ -69,7 +69,7 @@ def check_padding(padding:int # Rows and columns of zeros on each side
     if padding>=0: return
     raise ValueError(f"expected 0 or more rows of zeros around a picture; got {padding}")
 
-# %% ../../nbs/zoo/windows.ipynb #54946580
+# %% ../../nbs/zoo/windows.ipynb #772da702
 def check_pictures(inp:Tensor,   # Pictures, `(n, channels, h, w)`
                    k:int,        # Side of a window
                    padding:int=0 # Rows and columns of zeros on each side
@@ -77,8 +77,8 @@ def check_pictures(inp:Tensor,   # Pictures, `(n, channels, h, w)`
     "`ValueError` unless there are pictures, and a window fits into them"
     got = tuple(inp.shape)
     if inp.ndim!=4:
-        raise ValueError(f"expected pictures (n, channels, h, w); got {got}. Rows (n, 784) "
-                         "become pictures by inp.reshape(-1, 1, 28, 28)")
+        raise ValueError(f"expected pictures (n, channels, h, w); got {got}. "
+                         "Rows (n, 784) become pictures by inp.reshape(-1, 1, 28, 28)")
     if not inp.numel():
         raise ValueError(f"expected one picture or more; got an empty batch, {got}")
     if min(got[2:]) + 2*padding < k:
