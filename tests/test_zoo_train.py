@@ -1,6 +1,7 @@
 "Networks of any layers, trained as people train them: they go on to the same bits and are asked; distortions and max-norm keep their promises (that each preset learns is seen in test_train.py)"
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest, torch
 from PIL import Image
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 from minimlp.cli.predict import minimlp_export, minimlp_predict
 from minimlp.cli.train import minimlp_train
 from minimlp.data import SAMPLE, load_share, load_test
+from minimlp.fast import FastModel
 from minimlp.module import Lin, Model, Relu
 from minimlp.ranks import Ranks
 from minimlp.runs import run as runs
@@ -125,10 +127,11 @@ def test_distortion(n):
     assert torch.equal(distort(x.t().contiguous().t(), seeded(1)), bent)
 
 
+@pytest.mark.parametrize('kind', [Model, partial(FastModel, kernel='mm')])
 @pytest.mark.parametrize('longest', [.5, 1.2])
-def test_max_norm_holds(longest, share):
+def test_max_norm_holds(kind, longest, share):
     params = kaiming(784, 20, 20, 10)
-    model = Constrained(Model(*params, loss=CrossEntropy()), longest=longest)
+    model = Constrained(kind(*params, loss=CrossEntropy()), longest=longest)
     seen = []
     fit(model, SGD(params, .1, .9), share.train, epochs=2, each=lambda h: seen.append(max(w.norm(dim=0).max().item() for w in params[::2])))
     assert max(seen) <= longest*(1+1e-5) and params[1].abs().sum()>0
