@@ -156,7 +156,7 @@ PRESETS |= {
 # %% ../../nbs/runs/settings.ipynb #d682ced9
 PRESETS |= {
     'dropout':    (Settings(net='dropout', sizes=(784, 1024, 1024, 1024, 10), dropout=.5,
-                            max_norm=2., lr=.1, bs=128, epochs=60, all_rows=True),
+                            max_norm=2., lr=.1, bs=128, epochs=45, all_rows=True),
                    1.06, 'Srivastava et al. 2014'),
     'lenet':      (Settings(net='lenet', smooth=.1, lr=.05, wd=4e-3, decoupled=True,
                             epochs=20, all_rows=True), .95, 'LeCun et al. 1998'),
