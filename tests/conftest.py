@@ -44,10 +44,15 @@ def pytest_report_header():
             f"browser: {CHROMIUM or 'none (with chromium installed, the site is tested as well)'}")
 
 
+def runs_twice(item):
+    "On full MNIST a page of a folder runs in Jupyter alone; a chapter runs on the sample as well"
+    return FULL and item.name.startswith('test_runs[') and '/' in item.name
+
+
 def pytest_collection_modifyitems(config, items):
     here = dict(full=FULL, origin=ORIGIN.is_dir(), quarto=shutil.which('quarto'), jax=find_spec('jax'),
                 browser=CHROMIUM and shutil.which('npm') and find_spec('smalldocs'))
-    left_out = [i for i in items if any(i.get_closest_marker(m) and not there for m, there in here.items())]
+    left_out = [i for i in items if runs_twice(i) or any(i.get_closest_marker(m) and not there for m, there in here.items())]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [i for i in items if i not in left_out]
 

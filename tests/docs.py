@@ -5,7 +5,7 @@ nbdev processes the notebooks (links to names, show_doc, the titles), and smalld
 numbers files and Quarto gives them other names (01_forward.ipynb becomes forward.html); here the files themselves are renamed before rendering, also for
 Quarto, which calls this with --rename (`pre-render` in _quarto.yml).
 """
-import os, re, shutil, subprocess, sys, threading, time
+import json, os, re, shutil, subprocess, sys, threading, time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +25,16 @@ def rename(proc):
         text = re.sub(r'"output-file: \S+\\n",\s*', '', text) # smalldocs takes the name of the file
         p.write_text(text, encoding='utf-8')
     for old, new in names.items(): (proc/old).replace(proc/new)
+
+
+def for_quarto(proc):
+    "Rename, and make HTML that a cell printed part of its page: Quarto takes it for a widget, which it serves with scripts of another site"
+    rename(proc)
+    for p in proc.rglob('*.ipynb'):
+        nb = json.loads(p.read_text(encoding='utf-8'))
+        shown = [o['data'] for c in nb['cells'] for o in c.get('outputs', []) if 'text/html' in o.get('data', {})]
+        for data in shown: data['text/markdown'] = ['```{=html}\n', *data.pop('text/html'), '\n```']
+        if shown: p.write_text(json.dumps(nb), encoding='utf-8')
 
 
 def build(out):
@@ -78,5 +88,5 @@ def preview(out, port=8000):
 
 if __name__=='__main__':
     *flags, out = sys.argv[1:]
-    try: {'--preview': preview, '--menu': menu, '--rename': rename}.get(*flags or [''], build)(Path(out).absolute())
+    try: {'--preview': preview, '--menu': menu, '--rename': for_quarto}.get(*flags or [''], build)(Path(out).absolute())
     except KeyboardInterrupt: pass

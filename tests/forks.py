@@ -1,8 +1,8 @@
 """Processes that needn't wait for PyTorch: forks of one that has imported the large libraries, and nothing of ours.
 
-A page runs in one as `nbdev_test` runs it, a command or a program as `subprocess.Popen` does.
+A page runs in one as `nbdev_test` runs it, or by Jupyter's kernel; a command or a program as by `subprocess.Popen`.
 """
-import io, os, runpy, subprocess, sys
+import io, os, runpy, subprocess, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from configparser import ConfigParser
 from contextlib import redirect_stderr
@@ -12,7 +12,8 @@ from tempfile import NamedTemporaryFile
 
 TOP = Path(__file__).resolve().parent.parent
 context = get_context('forkserver')
-context.set_forkserver_preload(['torch', 'torch.distributed', 'matplotlib.pyplot', 'sympy', 'nbdev.test'])
+context.set_forkserver_preload(['pytest', 'torch', 'torch.distributed', 'matplotlib.pyplot', 'sympy', 'nbdev.test', 'jupyter_client'])  # not ipykernel, by which
+# programs tell whether they run in a notebook
 
 
 def pool(n, tasks=1):
@@ -32,10 +33,35 @@ def flags():
 def failure(path, data, skip=()):
     "The traceback of the first cell that fails on the digits in `data`, or None"
     from nbdev.test import test_nb
+    from minimlp import ranks
     os.environ['MINIMLP_DATA'] = str(data)
+    ranks._start = rank
     with redirect_stderr(io.StringIO()) as said:
         right, _ = test_nb(path, skip_flags=[*flags(), *skip], basepath=TOP)
     return None if right else said.getvalue() or 'it failed without a word'
+
+
+def _serve(args, cwd, env):
+    "Become a kernel of Jupyter"
+    from ipykernel.kernelapp import IPKernelApp
+    os.setsid()  # it is stopped by a signal to its group, which mustn't be ours
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    app = IPKernelApp.instance()
+    app.initialize(args)
+    app.shell.enable_matplotlib('inline')  # as in a kernel that imports matplotlib itself
+    app.start()
+
+
+def kernel(cmd, cwd, env, **kw):
+    "In place of Jupyter's `launch_kernel`: the same kernel, as a fork"
+    fork = context.Process(target=_serve, args=(cmd[cmd.index('-f'):], cwd, env))
+    fork.start()
+    while os.getpgid(fork.pid)!=fork.pid: time.sleep(.001)
+    fork.poll, fork.wait, fork.send_signal = lambda: fork.exitcode, fork.join, lambda sig: os.kill(fork.pid, sig)
+    fork.stdin = fork.stdout = fork.stderr = None
+    return fork
 
 
 # Programs
@@ -51,6 +77,11 @@ def _become(cmd, cwd, env, files):
         return
     sys.argv = cmd
     runpy.run_path(cmd[0], run_name='__main__')
+
+
+def rank(code, shared, rank):
+    "In place of `ranks._start`: a fork"
+    return Fork([sys.executable, '-c', code], env={**shared, 'RANK': str(rank), 'LOCAL_RANK': str(rank)})
 
 
 class Fork:

@@ -7,7 +7,7 @@ from nbclient import NotebookClient
 
 from conftest import NBS, TOP
 from minimlp.data import SAMPLE
-from forks import failure, pool
+from forks import failure, kernel, pool
 from readme import readme
 
 each = pytest.mark.parametrize('nb', NBS, ids=lambda p: str(p.relative_to(TOP/'nbs')))
@@ -131,8 +131,9 @@ def printed(cell):
 
 @pytest.mark.full
 @each
-def test_in_jupyter(nb):
+def test_in_jupyter(nb, monkeypatch):
     "A run from top to bottom on full MNIST, in JupyterLab's own kernel, prints what is stored"
+    monkeypatch.setattr('jupyter_client.provisioning.local_provisioner.launch_kernel', kernel)
     stored = nbformat.read(nb, as_version=4)
     fresh = nbformat.read(nb, as_version=4)
     for cells in (stored, fresh): cells.cells = [c for c in cells.cells if 'nbdev_export()' not in c.source and not re.search(r'^#\| slow', c.source, re.M)]

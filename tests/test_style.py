@@ -11,7 +11,7 @@ CELL, MODULE = 15, 200   # lines, and of a module without blank ones and nbdev's
 LIB = sorted(p for p in (TOP/'minimlp').rglob('*.py') if p.name not in ('_modidx.py', '__init__.py'))
 CHAPTERS = [re.search(r'default_exp ([\w.]+)', p.read_text(encoding='utf-8'))[1] for p in NBS if p.name[0].isdigit()]
 CHAPTERS.insert(CHAPTERS.index('fast'), 'speed') # chapter 11 has a room of its own below it
-GROUND, UPPER = ['idx', 'fetch', 'draw', 'show', 'image', 'ranks', 'check'], ['runs', 'bench', 'cli', 'docs']
+GROUND, UPPER = ['idx', 'fetch', 'draw', 'show', 'image', 'ranks', 'check'], ['zoo', 'runs', 'bench', 'cli', 'docs']
 
 
 def exported(nb):

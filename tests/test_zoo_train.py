@@ -1,6 +1,7 @@
-"Networks of any layers, trained as people train them: presets learn, go on to the same bits, and are asked; distortions and max-norm keep their promises"
-import json, shutil
-from dataclasses import asdict, replace
+"Networks of any layers, trained as people train them: they go on to the same bits and are asked; distortions and max-norm keep their promises (that each preset learns is seen in test_train.py)"
+import json
+from dataclasses import replace
+from functools import partial
 
 import pytest, torch
 from PIL import Image
@@ -10,15 +11,15 @@ from safetensors.torch import save_file
 from minimlp.cli.predict import minimlp_export, minimlp_predict
 from minimlp.cli.train import minimlp_train
 from minimlp.data import SAMPLE, load_share, load_test
+from minimlp.fast import FastModel
 from minimlp.module import Lin, Model, Relu
 from minimlp.ranks import Ranks
 from minimlp.runs import run as runs
-from minimlp.runs.checkpoint import load_run, named_params, save_run
+from minimlp.runs.checkpoint import load_run, named_params
 from minimlp.runs.run import run
 from minimlp.runs.settings import PRESETS, Settings, build
-from minimlp.runs.table import errors
 from minimlp.softmax import CrossEntropy
-from minimlp.train import SGD, batches, fit, kaiming
+from minimlp.train import SGD, fit, kaiming
 from minimlp.zoo.distort import Constrained, distort, shorten
 from minimlp.zoo.network import Network, walk
 
@@ -62,15 +63,6 @@ def test_stopped_and_gone_on_with_is_the_same_to_the_bit(preset, share, tmp_path
     read, _, meta = load_run(tmp_path/'parts'/'weights.safetensors')
     assert meta['settings']==s and torch.equal(read.predict(share.valid[0]), whole.predict(share.valid[0]))
     assert not torch.equal(named_params(build(s)[0])['w1'], named_params(whole)['w1']), 'it has to have learnt something'
-
-
-@pytest.mark.parametrize('preset', ZOO)
-def test_preset_learns(preset):
-    "The loss of the sample's digits falls, and most new ones are read right"
-    s = replace(PRESETS[preset][0], epochs=2, all_rows=False)
-    if s.net=='dropout': s = replace(s, sizes=(784, 200, 10))
-    model, history = run(s, load_share(SAMPLE))
-    assert history[1]['loss'] < history[0]['loss'] and errors(model, load_test(SAMPLE))[0] < 30, history
 
 
 def test_from_the_command_line(tmp_path, capsys):
@@ -117,7 +109,7 @@ def test_network_is_the_model_to_the_bit(share):
     ours, theirs = kaiming(784, 15, 10), kaiming(784, 15, 10)
     net, model = Network(Lin(*ours[:2]), Relu(), Lin(*ours[2:])), Model(*theirs, loss=CrossEntropy())
     for m, ps in ((net, ours), (model, theirs)): fit(m, SGD(ps, .1, .9), share.train, share.valid, epochs=2, bs=97)
-    assert all(torch.equal(p, q) for p, q in zip(ours, theirs)) and torch.equal(net.predict(share.valid[0]), model.predict(share.valid[0]))
+    assert all(torch.equal(p, q) for p, q in zip(ours, theirs)) and (ours[0]-kaiming(784, 15, 10)[0]).abs().max() > .01 and torch.equal(net.predict(share.valid[0]), model.predict(share.valid[0]))
 
 
 @pytest.mark.parametrize('n', [1, 13, 300])
@@ -135,10 +127,11 @@ def test_distortion(n):
     assert torch.equal(distort(x.t().contiguous().t(), seeded(1)), bent)
 
 
+@pytest.mark.parametrize('kind', [Model, partial(FastModel, kernel='mm')])
 @pytest.mark.parametrize('longest', [.5, 1.2])
-def test_max_norm_holds(longest, share):
+def test_max_norm_holds(kind, longest, share):
     params = kaiming(784, 20, 20, 10)
-    model = Constrained(Model(*params, loss=CrossEntropy()), longest=longest)
+    model = Constrained(kind(*params, loss=CrossEntropy()), longest=longest)
     seen = []
     fit(model, SGD(params, .1, .9), share.train, epochs=2, each=lambda h: seen.append(max(w.norm(dim=0).max().item() for w in params[::2])))
     assert max(seen) <= longest*(1+1e-5) and params[1].abs().sum()>0

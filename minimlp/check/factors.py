@@ -71,7 +71,8 @@ def products(cs:list, sizes:dict) -> list: # The simplest first
             parts = {w: p for w, p in zip(sizes, powers) if p}
             found.append(Product(sign, two, parts))
     most = 1.5 if alike else 4
-    return sorted([p for p in found if p.cost<=most], key=lambda p: p.cost)
+    told = [p for p in found if p.cost<=most and (p.cost or p.sign<0)] # not 1
+    return sorted(told, key=lambda p: p.cost)
 
 # %% ../../nbs/check/factors.ipynb #95452392
 def power(p:float) -> str:

@@ -142,16 +142,21 @@ def _in_doubt(f:Found, bad:Tensor, scene:Scene) -> dict:
 # %% ../../nbs/check/judge.ipynb #d0d2136b
 TIED = 'each of these entries is on a kink, but together they are not'
 
-def together(f:Found, kinks:list, scene:Scene) -> bool:
-    "Is it wrong along the way on which all entries with kinks move together?"
-    way = torch.zeros(f.want.numel(), dtype=torch.float64)
-    way[kinks] = 1
-    way = way.reshape(f.want.shape)
+def together(f:Found, said:dict, scene:Scene) -> bool:
+    "Is it wrong if the entries with kinks move together, or, if nothing else is, all?"
+    tied = torch.zeros(f.want.numel(), dtype=torch.float64)
+    tied[[i for i, s in said.items() if s=='kink']] = 1
+    ways = [tied.reshape(f.want.shape)]
+    if 'wrong' not in said.values(): ways.append(torch.ones_like(ways[0]))
+    wrong = any(_off_along(way, f, scene) for way in ways)
+    if wrong: f.note = TIED
+    return wrong
+
+def _off_along(way:Tensor, f:Found, scene:Scene) -> bool:
+    "Does the slope along a smooth way contradict the gradient, and autograd not?"
     s = scene.nudges.slope(f.name, way=way)
     got, want = [((t.double()*way).sum()-s.value).abs() for t in (f.got, f.want)]
-    wrong = not s.kink and want<=.01*got and got>4*s.err+1e-6*abs(s.value)
-    if wrong: f.note = TIED
-    return bool(wrong)
+    return bool(not s.kink and want<=.01*got and got>4*s.err+1e-6*abs(s.value))
 
 # %% ../../nbs/check/judge.ipynb #34a86bdf
 def settle(f:Found, bad:Tensor, scene:Scene):
@@ -167,7 +172,7 @@ def settle(f:Found, bad:Tensor, scene:Scene):
         f.blind = 'right' in votes
         flat[:] = False
     kinks = [i for i, s in said.items() if s=='kink']
-    if kinks and together(f, kinks, scene): flat[kinks] = True
+    if kinks and together(f, said, scene): flat[kinks] = True
     f.bad = flat.reshape(bad.shape)
 
 # %% ../../nbs/check/judge.ipynb #55ebd371

@@ -113,11 +113,11 @@ def case_eps(case) -> float:
     "How coarse the forward pass computes: known once it has used a shorter type"
     return getattr(case, 'eps', 0.)
 
-def _at(self, name, move) -> float:
-    "How far `sum(out*up)` goes if a tensor moves"
+def _moves(self, name, move) -> Tensor:
+    "How far each entry of `out*up` goes if a tensor moves"
     outs = self.outs({**self.vals, name: self.vals[name]+move})
-    moves = [o.double()-m.double() for o, m in zip(outs, self.mid)]
-    return sum((move*u).sum().item() for move, u in zip(moves, self.ups))
+    far = [(o.double()-m.double())*u for o, m, u in zip(outs, self.mid, self.ups)]
+    return torch.cat([f.reshape(-1) for f in far])
 
 def _scale(self, name, i=None) -> float:
     "The first step: a hundredth of how far the entries of this tensor are apart"
@@ -127,7 +127,7 @@ def _scale(self, name, i=None) -> float:
     if i is None: return .02*size
     return .02*min(size, max(abs(t.reshape(-1)[i].item()), .1*size))
 
-Nudges.at, Nudges.scale = _at, _scale
+Nudges.moves, Nudges.scale = _moves, _scale
 
 # %% ../../nbs/check/witnesses.ipynb #521a1503
 def _slope(self, name:str, i=None, way=None) -> Slope:
@@ -138,8 +138,9 @@ def _slope(self, name:str, i=None, way=None) -> Slope:
     self.asked += 1
     h, steps = self.scale(name, i), []
     while len(steps)<10:
-        right, left = self.at(name, h*way)/h, -self.at(name, -h*way)/h
-        steps.append((right, left, self.noise/h))
+        right, left = self.moves(name, h*way)/h, -self.moves(name, -h*way)/h
+        most, least = torch.maximum(right, left).sum(), torch.minimum(right, left).sum()
+        steps.append((most.item(), least.item(), self.noise/h))
         if len(steps)>2 and settled(steps): break
         h /= 4
     return judged(steps)

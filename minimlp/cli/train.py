@@ -123,7 +123,7 @@ def _kind(net:str, plain:bool, kernel:str): # As for `build`
 @call_parse
 def minimlp_train(preset:str=None,       # A name from below; the options change it
                   sizes:str=None,        # Units per layer; else 784,50,10
-                  net:str=None,          # mlp (the default), dropout, noisy, lenet or conv
+                  net:str=None,          # mlp (the default), dropout, noisy, lenet, conv
                   dropout:float=None,    # Share of hidden units, for the net dropout
                   noise:float=None,      # Standard deviation of it, for the net noisy
                   distort:float=None,    # Reach of elastic distortions, such as 34
@@ -158,8 +158,8 @@ Presets: lecun-300, lecun-1000, simard, nielsen, cmu, best, best-60k, quick; and
 more layers: dropout, lenet, elastic, conv-elastic, best-mlp.
 Kernels: mm, mm-columns, onednn, onednn-columns. Data: a folder of IDX files, a .pkl.gz
 file, sample, or download.'''
-    options = dict(sizes=sizes, net=net, dropout=dropout, noise=noise,
-                   distort=distort, max_norm=max_norm, loss=loss, smooth=smooth, opt=opt, lr=lr,
+    options = dict(net=net, sizes=sizes, dropout=dropout, noise=noise, distort=distort,
+                   max_norm=max_norm, loss=loss, smooth=smooth, opt=opt, lr=lr,
                    momentum=momentum, wd=wd, decoupled=decoupled, no_biases=no_biases,
                    schedule=schedule, epochs=epochs, bs=bs, all_rows=all_rows, seed=seed)
     with stops('minimlp_train', *_MENDABLE):

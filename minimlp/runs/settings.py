@@ -156,15 +156,16 @@ PRESETS |= {
 # %% ../../nbs/runs/settings.ipynb #d682ced9
 PRESETS |= {
     'dropout':    (Settings(net='dropout', sizes=(784, 1024, 1024, 1024, 10), dropout=.5,
-                            max_norm=2., lr=.1, bs=128, epochs=60, all_rows=True),
+                            max_norm=2., lr=.1, bs=128, epochs=45, all_rows=True),
                    1.06, 'Srivastava et al. 2014'),
-    'lenet':      (Settings(net='lenet', lr=.05, wd=1e-3, decoupled=True, epochs=20,
-                            all_rows=True), .95, 'LeCun et al. 1998'),
+    'lenet':      (Settings(net='lenet', smooth=.1, lr=.05, wd=4e-3, decoupled=True,
+                            epochs=20, all_rows=True), .95, 'LeCun et al. 1998'),
     'elastic':    (Settings(sizes=(784, 800, 10), distort=34., lr=.2, bs=128, epochs=330,
                             all_rows=True), .7, 'Simard et al. 2003'),
     'conv-elastic': (Settings(net='conv', distort=34., lr=.1, bs=128, epochs=100,
                               all_rows=True), .4, 'Simard et al. 2003'),
-    'best-mlp':   (Settings(net='noisy', sizes=(784, 1000, 500, 250, 250, 250, 10), noise=.3,
-                            opt='adam', lr=2e-3, bs=100, epochs=100, all_rows=True),
+    'best-mlp':   (Settings(net='noisy', sizes=(784, 1000, 500, 250, 250, 250, 10),
+                            noise=.3, opt='adam', lr=2e-3, bs=100, epochs=100,
+                            all_rows=True),
                    .95, 'Srivastava et al. 2014'),
 }

@@ -341,6 +341,32 @@ def sliding_max_back(dout, cache):
     x, i = cache
     return torch.zeros_like(x).scatter_add_(2, i, dout)
 
+def after_relu(shape):
+    "Normal numbers, those below zero cut off: windows that overlap, and ties in most of them"
+    return [t.clamp(min=0) for t in normal(shape)]
+
+
+def sliding_amax(x): return x.unfold(1, 3, 1).amax(2), x
+
+
+def sliding_first(x): return x.unfold(1, 3, 1).max(2)[0], x
+
+
+@right(*after_relu((4, 9)), forward=sliding_amax)
+def sliding_amax_to_the_first(dout, x):
+    places = x.unfold(1, 3, 1).max(2)[1] + torch.arange(x.shape[1]-2)
+    return torch.zeros_like(x).scatter_add(1, places, dout)
+
+
+@wrong(*after_relu((4, 9)), of=sliding_amax_to_the_first, forward=sliding_first, says='ties')
+def sliding_max_to_all_ties(dout, x):
+    dx, out = torch.zeros_like(x), x.unfold(1, 3, 1).amax(2)
+    for k in range(3):
+        here = slice(k, k+out.shape[1])
+        dx[:, here] += dout*(x[:, here]==out)
+    return dx
+
+
 @wrong(of=sliding_max_back, says='indices_overwritten')
 def max_pool_sliding_overwritten(dout, cache):
     x, i = cache
