@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from tqdm.auto import tqdm
 
 from ..bugs import (BUGS, CrossEntropy, MseWide, Sigmoid, Softmax, verdict,
                           _Tied, _TiedRight)
 from ..data import load_mnist
 from ..forward import init_params
 from ..module import Lin, Model, Mse, Relu
+from ..train import progress
 
 # %% ../../nbs/runs/bugs.ipynb #8833cfb9
 PLACES = [(Lin, 'Lin'), ((Relu, Sigmoid), 'Relu'), ((Mse, MseWide, CrossEntropy), 'Mse')]
@@ -112,7 +112,7 @@ def measure(path:Path,                 # JSON file to write
     "Train with each bug and without, check each, and store the table"
     right, rows = {}, {}
     runs = lambda cls: [train(cls, s, epochs) for s in range(seeds)]
-    for name in tqdm(CATALOGUE):
+    for name in progress(len(CATALOGUE), iterable=CATALOGUE):
         b = BUGS[name]
         base = right_one(b.cls)
         if base not in right: right[base] = runs(base)
