@@ -6,7 +6,8 @@ from minimlp.backward import rel_err
 from minimlp.bugs import BUGS, Sigmoid
 from minimlp.gradcheck import check_backward
 from minimlp.module import Relu
-from minimlp.zoo.entry import GELU, Dropout, LeakyReLU, SiLU, Tanh
+from minimlp.zoo.entry import Dropout, LeakyReLU, SiLU, Tanh
+from minimlp.zoo.gelu import GELU
 
 PAIRS = dict(
     Sigmoid=(Sigmoid, nn.Sigmoid), Tanh=(Tanh, nn.Tanh), SiLU=(SiLU, nn.SiLU),
