@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from minimlp.backward import rel_err
 from minimlp.bugs import BUGS
 from minimlp.gradcheck import check_backward
+from minimlp.zoo import attention_bugs # puts them into BUGS
 from minimlp.zoo.attention import Attention, MultiheadAttention
 from minimlp.zoo.block import Block, EachRow
 

@@ -11,11 +11,8 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..backward import _upstream, lin_grad
-from ..bugs import bug
-from ..check.catalogue import WORDS
 from ..forward import lin
 from ..module import Module
-from .shared import _Spoilt
 from .softmax import randn
 
 # %% ../../nbs/zoo/attention.ipynb #attn0018
@@ -42,7 +39,8 @@ def check_attention(q:Tensor, k:Tensor, v:Tensor) -> None:
 def check_mask(mask:Tensor|None, q:Tensor, k:Tensor) -> None:
     "`ValueError` unless it is a table of true and false, a row for each query"
     if mask is None: return
-    if mask.dtype==torch.bool and mask.shape[-2:]==(q.shape[-2], k.shape[-2]): return
+    pair = q.shape[-2], k.shape[-2]
+    if mask.dtype==torch.bool and mask.shape in (pair, (*q.shape[:-2], *pair)): return
     raise ValueError(f"the mask needs the shape (..., {q.shape[-2]}, {k.shape[-2]}), a row for "
                      "each query, and true if it may see a key; "
                      f"got {tuple(mask.shape)}, {mask.dtype}")
@@ -78,21 +76,24 @@ class Attention(Module):
         self.weights = masked_softmax(scores, self.may(q, k))
         return self.weights @ v
 
-    def scores_grad(self, weights_g:Tensor) -> Tensor:
-        "The way back through the softmax"
-        mean = (self.weights*weights_g).sum(-1, keepdim=True)
-        return self.weights*(weights_g - mean)
-
-    def bwd(self, out:Tensor, q:Tensor, k:Tensor, v:Tensor) -> None:
-        "Values first, then through the weights to queries and keys"
-        g = _upstream(out)
-        scores_g = self.scores_grad(g @ v.mT)/q.shape[-1]**.5
-        v_g = self.weights.mT @ g
-        q_g, k_g = scores_g @ k, scores_g.mT @ q
-        leave((q, q_g), (k, k_g), (v, v_g))
-
     @classmethod
     def example(cls, n, gen): return cls(causal=True), *randn(gen, 3, n, 3, 4)
+
+# %% ../../nbs/zoo/attention.ipynb #d29925ce
+@patch
+def scores_grad(self:Attention, weights_g:Tensor) -> Tensor:
+    "The way back through the softmax"
+    mean = (self.weights*weights_g).sum(-1, keepdim=True)
+    return self.weights*(weights_g - mean)
+
+@patch
+def bwd(self:Attention, out:Tensor, q:Tensor, k:Tensor, v:Tensor) -> None:
+    "Values first, then through the weights to queries and keys"
+    g = _upstream(out)
+    scores_g = self.scores_grad(g @ v.mT)/q.shape[-1]**.5
+    v_g = self.weights.mT @ g
+    q_g, k_g = scores_g @ k, scores_g.mT @ q
+    leave((q, q_g), (k, k_g), (v, v_g))
 
 # %% ../../nbs/zoo/attention.ipynb #attn0035
 def check_heads(inp:Tensor, w:Tensor, heads:int) -> None:
@@ -158,136 +159,3 @@ def bwd(self:MultiheadAttention, out:Tensor, inp:Tensor) -> None:
     self.made.g = torch.cat(shares, -1).reshape(self.made.shape)
     lin_grad(self.rows, self.made, self.w, self.b)
     inp.g = self.rows.g.reshape(inp.shape)
-
-# %% ../../nbs/zoo/attention.ipynb #attn0046
-WORDS.update({
-    'attention_scale_missing': ('attention', 'leave out the 1/√d on the way back',
-        'it stands in the forward pass, outside the products',
-        'queries and keys take steps that are √d times too long', 'it is √d times too large'),
-    'mask_after_softmax': ('attention', 'mask the weights after the softmax',
-        'a zero is a zero, before or after', 'weights of a row don’t add up to 1',
-        'rows that must not be seen get something back'),
-    'attention_denominator_constant': ('attention', 'multiply by the weights only',
-        'the denominator of the softmax is taken for a constant',
-        'scores of a row don’t add up to zero',
-        'right, apart from the path through the sum of exponentials'),
-    'values_weights_not_transposed': ('attention', 'write `weights @ g` for the values',
-        'the forward pass has it so',
-        'an error, unless there are as many queries as keys: then silence',
-        'right with the weights transposed'),
-})
-
-# %% ../../nbs/zoo/attention.ipynb #attn0047
-WORDS.update({
-    'causal_mask_transposed': ('attention', 'use the upper triangle on the way back',
-        '`triu` and `tril` are one letter apart', 'only what a row sees of itself comes back',
-        'right on the diagonal of the scores only'),
-    'keys_scores_not_transposed': ('attention', 'write `scores_g @ q` for the keys',
-        'copied from the line of the queries',
-        'an error, unless there are as many queries as keys: then silence',
-        'right with the gradient of the scores transposed'),
-    'queries_for_keys': ('attention', 'multiply by the queries, for the queries',
-        'a product gives each factor the other one, and here the names are alike',
-        'an error, unless there are as many queries as keys: then silence',
-        'right with `k` in place of `q`'),
-    'heads_by_view': ('attention', 'give the heads their pieces by a view',
-        'the shape is right', 'heads learn from numbers of other rows',
-        'it has numbers of other rows'),
-})
-
-# %% ../../nbs/zoo/attention.ipynb #attn0048
-WORDS.update({
-    'key_share_missing': ('attention', 'add up the shares of query and value only',
-        'there are three, and two are found', 'it learns, with a wrong gradient below',
-        'the share that comes through the keys is missing'),
-    'qkv_shares_overwritten': ('attention', 'assign the share of each, one after the other',
-        'each linear layer assigns `.g`', 'it learns, with a wrong gradient below',
-        'only the share of the values is there'),
-    'whole_width_scale': ('attention', 'divide by the root of the whole width',
-        'd is what the row has, and not what a head has',
-        'queries and keys take steps that are too short',
-        'queries and keys get too little, by the root of the number of heads'),
-})
-
-# %% ../../nbs/zoo/attention.ipynb #attn0050
-class _Misused(Attention):
-    def bwd(self, out, q, k, v):
-        "First as it should be, and then spoilt in one place"
-        super().bwd(out, q, k, v)
-        self.spoil(out, q, k, v)
-
-@bug('attention_scale_missing')
-class _ScaleMissing(_Misused):
-    def spoil(self, out, q, k, v): q.g, k.g = q.g*q.shape[-1]**.5, k.g*q.shape[-1]**.5
-
-@bug('mask_after_softmax')
-class _MaskAfter(Attention):
-    def scores_grad(self, weights_g):
-        "As if all had been seen, since the zeros came later"
-        q, k, _ = self.args
-        seen = (q @ k.mT/q.shape[-1]**.5).softmax(-1)
-        return seen*(weights_g*(self.weights>0) - (seen*weights_g).sum(-1, keepdim=True))
-
-@bug('attention_denominator_constant')
-class _DenominatorConstant(Attention):
-    def scores_grad(self, weights_g): return self.weights*weights_g
-
-# %% ../../nbs/zoo/attention.ipynb #attn0051
-@bug('values_weights_not_transposed')
-class _WeightsAsTheyAre(_Misused):
-    def spoil(self, out, q, k, v): v.g = self.weights @ out.g
-
-@bug('causal_mask_transposed')
-class _UpperTriangle(Attention):
-    def scores_grad(self, weights_g): return super().scores_grad(weights_g).triu()
-
-# %% ../../nbs/zoo/attention.ipynb #attn0052
-class _OfScores(_Misused):
-    def spoil(self, out, q, k, v):
-        "The gradient of the scores once more, for one line that is wrong"
-        scores_g = self.scores_grad(out.g @ v.mT)/q.shape[-1]**.5
-        self.misuse(scores_g, q, k)
-
-@bug('keys_scores_not_transposed')
-class _ScoresAsTheyAre(_OfScores):
-    def misuse(self, scores_g, q, k): k.g = scores_g @ q
-
-@bug('queries_for_keys')
-class _QueriesForKeys(_OfScores):
-    def misuse(self, scores_g, q, k): q.g = scores_g @ q
-
-# %% ../../nbs/zoo/attention.ipynb #attn0053
-class _Shares(_Spoilt, MultiheadAttention):
-    def spoil(self, out, inp):
-        "Only what these columns of `w` send back"
-        columns = torch.cat([self.made.g.chunk(3, -1)[i] for i in self.kept], -1)
-        w = torch.cat([self.w.chunk(3, -1)[i] for i in self.kept], -1)
-        inp.g = (columns @ w.t()).reshape(inp.shape)
-
-@bug('key_share_missing')
-class _KeyShareMissing(_Shares):
-    kept = 0, 2
-
-@bug('qkv_shares_overwritten')
-class _SharesOverwritten(_Shares):
-    kept = (2,)
-
-# %% ../../nbs/zoo/attention.ipynb #attn0054
-class _InnerSpoilt(_Spoilt, MultiheadAttention):
-    def spoil(self, out, inp):
-        "Other gradients of queries, keys and values, and the linear layer once more"
-        shares = self.others(inp)
-        self.made.g = torch.cat(shares, -1).reshape(self.made.shape)
-        lin_grad(self.rows, self.made, self.w, self.b)
-        inp.g = self.rows.g.reshape(inp.shape)
-
-@bug('heads_by_view')
-class _HeadsByView(_InnerSpoilt):
-    def others(self, inp): return [t.g.reshape(inp.shape) for t in self.attention.args]
-
-@bug('whole_width_scale')
-class _WholeWidth(_InnerSpoilt):
-    def others(self, inp):
-        "Too small for queries and keys"
-        q, k, v = [joined(t.g) for t in self.attention.args]
-        return q/self.heads**.5, k/self.heads**.5, v

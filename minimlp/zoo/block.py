@@ -46,7 +46,9 @@ class EachRow(Module):
         inp.g = self.rows.g.reshape(inp.shape)
 
     @classmethod
-    def example(cls, n, gen): return cls(Lin(randn(gen, 4, 5), randn(gen, 5))), randn(gen, n, 3, 4)
+    def example(cls, n, gen):
+        "A linear layer from four numbers to five"
+        return cls(Lin(randn(gen, 4, 5), randn(gen, 5))), randn(gen, n, 3, 4)
 
 # %% ../../nbs/zoo/block.ipynb #bloc0012
 class Block(Module):
@@ -73,8 +75,10 @@ class Block(Module):
         drawn = [randn(gen, *shape) for shape in ((4, 12), (12,), (4, 4), (4,))]
         heads = MultiheadAttention(*drawn, num_heads=2, causal=True)
         norms = [LayerNorm(*randn(gen, 2, 4)) for _ in range(2)]
-        mlp = Lin(randn(gen, 4, 6), randn(gen, 6)), GELU(), Lin(randn(gen, 6, 4), randn(gen, 4))
-        return cls(norms[0], heads, norms[1], *mlp), randn(gen, n, 3, 4)
+        wide = Lin(randn(gen, 4, 6), randn(gen, 6))
+        narrow = Lin(randn(gen, 6, 4), randn(gen, 4))
+        block = cls(norms[0], heads, norms[1], wide, GELU(), narrow)
+        return block, randn(gen, n, 3, 4)
 
 # %% ../../nbs/zoo/block.ipynb #bloc0014
 def fresh_block(n_in:int,            # Numbers in a row
