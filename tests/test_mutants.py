@@ -85,7 +85,7 @@ def lives(chapter):
 
 
 @pytest.mark.parametrize('chapter', ['02_backward', '03_layers', '04_module', '05_autograd', '06_softmax', '07_train', '09_bugs', '11_speed', 'speed/losses',
-                                     *(f'zoo/{page.stem}' for page in sorted((TOP/'nbs'/'zoo').glob('*.ipynb')) if page.stem not in ('network', 'attention_bugs'))]) # made of other layers
+                                     *(f'zoo/{page.stem}' for page in sorted((TOP/'nbs'/'zoo').glob('*.ipynb')) if page.stem not in ('network', 'attention_bugs'))]) # no way back of its own, or all of them wrong
 def test_every_mutant_is_killed(chapter):
     with pool(1) as one: said = one.submit(lives, chapter).result()
     assert said.pop('as it is') and len(said)>=(1 if chapter.startswith('zoo/') else 5)

@@ -85,8 +85,10 @@ def test_a_row_that_sees_nothing():
 
 
 HEADS, X = MultiheadAttention.example(2, torch.Generator().manual_seed(0))
+NARROW = MultiheadAttention(HEADS.w, HEADS.b, HEADS.w_out[:, :2], HEADS.b_out[:2], num_heads=2)
 REFUSED = [(Attention(), [(0, 2), (3, 2), (3, 2)], 'empty batch'), (Attention(), [(3, 1), (3, 2), (3, 2)], 'same length'),
            (Attention(), [(3, 2), (3, 2), (2, 2)], 'same length'), (Attention(torch.ones(2, 3)), [(3, 2)]*3, 'the mask needs'),
+           (Attention(torch.ones(5, 3, 3).bool()), [(3, 2)]*3, 'the mask needs'), (NARROW, [(2, 3, 4)], 'w_out mixes'),
            (HEADS, [(0, 3, 4)], 'empty batch'), (HEADS, [(2, 3, 5)], "can't be cut into 2 heads"), (HEADS, [(2, 3, 6)], 'got (4, 12)'),
            (EachRow.example(1, torch.Generator())[0], [(0, 3, 4)], 'empty batch')]
 
@@ -95,3 +97,7 @@ REFUSED = [(Attention(), [(0, 2), (3, 2), (3, 2)], 'empty batch'), (Attention(),
 def test_refusals(layer, shapes, words):
     with pytest.raises(ValueError) as said: layer(*[torch.ones(s).double() for s in shapes])
     assert words in str(said.value)
+
+
+def test_no_layers_for_each_row():
+    with pytest.raises(ValueError, match='one layer or more'): EachRow()

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..backward import _upstream, lin_grad
 from ..forward import lin
 from ..module import Module
-from .softmax import randn
+from .softmax import randn, softmax_grad
 
 # %% ../../nbs/zoo/attention.ipynb #attn0018
 def masked_softmax(scores:Tensor,    # One row for each query, one column for each key
@@ -83,8 +83,7 @@ class Attention(Module):
 @patch
 def scores_grad(self:Attention, weights_g:Tensor) -> Tensor:
     "The way back through the softmax"
-    mean = (self.weights*weights_g).sum(-1, keepdim=True)
-    return self.weights*(weights_g - mean)
+    return softmax_grad(weights_g, self.weights)
 
 @patch
 def bwd(self:Attention, out:Tensor, q:Tensor, k:Tensor, v:Tensor) -> None:
@@ -96,18 +95,23 @@ def bwd(self:Attention, out:Tensor, q:Tensor, k:Tensor, v:Tensor) -> None:
     leave((q, q_g), (k, k_g), (v, v_g))
 
 # %% ../../nbs/zoo/attention.ipynb #attn0035
-def check_heads(inp:Tensor, w:Tensor, heads:int) -> None:
-    "`ValueError` unless the rows have a batch, fit the weights, and can be cut into heads"
-    if inp.ndim<2 or not inp.numel():
-        raise ValueError("expected (..., rows, n_in), and not an empty batch; "
-                         f"got {tuple(inp.shape)}")
-    n_in = inp.shape[-1]
+def check_table(inp:Tensor) -> None:
+    "`ValueError` unless there is a row with a number in it"
+    if inp.ndim>1 and inp.numel(): return
+    raise ValueError("expected (..., rows, n_in), and not an empty batch; "
+                     f"got {tuple(inp.shape)}")
+
+def check_heads(n_in:int, w:Tensor, w_out:Tensor, heads:int) -> None:
+    "`ValueError` unless rows of `n_in` fit the weights, and can be cut into heads"
     if heads<1 or n_in%heads:
         raise ValueError(f"{n_in} numbers can't be cut into {heads} heads of equal size; "
                          "choose a number of heads that divides them")
     if w.shape!=(n_in, 3*n_in):
         raise ValueError(f"w makes queries, keys and values, so it needs the shape "
                          f"({n_in}, {3*n_in}); got {tuple(w.shape)}")
+    if w_out.shape!=(n_in, n_in):
+        raise ValueError(f"w_out mixes what the heads found, so it needs the shape "
+                         f"({n_in}, {n_in}); got {tuple(w_out.shape)}")
 
 # %% ../../nbs/zoo/attention.ipynb #attn0036
 def cut(t:Tensor,  # `(..., rows, n_in)`
@@ -131,7 +135,8 @@ class MultiheadAttention(Module):
 
     def forward(self, inp:Tensor) -> Tensor:
         "Keeps what the two linear layers and the heads were called with"
-        check_heads(inp, self.w, self.heads)
+        check_table(inp)
+        check_heads(inp.shape[-1], self.w, self.w_out, self.heads)
         self.rows = inp.reshape(-1, inp.shape[-1])
         self.made = lin(self.rows, self.w, self.b)
         thirds = self.made.reshape(*inp.shape[:-1], -1).chunk(3, -1)

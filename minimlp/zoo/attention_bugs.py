@@ -20,7 +20,7 @@ WORDS.update({
         'it stands in the forward pass, outside the products',
         'queries and keys take steps that are √d times too long', 'it is √d times too large'),
     'mask_after_softmax': ('attention', 'mask the weights after the softmax',
-        'a zero is a zero, before or after', 'weights of a row don’t add up to 1',
+        'a zero is a zero, before or after', 'keys that no query may see are moved all the same',
         'rows that must not be seen get something back'),
 })
 
@@ -61,10 +61,12 @@ WORDS.update({
 # %% ../../nbs/zoo/attention_bugs.ipynb #attn0048
 WORDS.update({
     'key_share_missing': ('attention', 'add up the shares of query and value only',
-        'there are three, and two are found', 'it learns, with a wrong gradient below',
+        'there are three, and two are found',
+        'nothing in the layer itself; the layers before it are misled',
         'the share that comes through the keys is missing'),
     'qkv_shares_overwritten': ('attention', 'assign the share of each, one after the other',
-        'each linear layer assigns `.g`', 'it learns, with a wrong gradient below',
+        'each linear layer assigns `.g`',
+        'nothing in the layer itself; the layers before it are misled',
         'only the share of the values is there'),
     'whole_width_scale': ('attention', 'divide by the root of the whole width',
         'd is what the row has, and not what a head has',

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..backward import _upstream
 from ..module import Module
 from ..train import _own, evaluate, train_step
+from .entry import rows_for
 
 # %% ../../nbs/zoo/distort.ipynb #6daa55d3
 def smoothing(size:int,    # Places in a row
@@ -86,7 +87,7 @@ def distort(x:Tensor,            # Digits, `(n, 784)`
 # %% ../../nbs/zoo/distort.ipynb #8b429559
 class Noise(Module):
     "In training, add normal noise of standard deviation `std`; in use, nothing"
-    training = True
+    training, example = True, classmethod(rows_for)
     def __init__(self, std:float=.3, seed:int=42):
         self.std, self.gen = std, torch.Generator().manual_seed(seed)
 
@@ -96,10 +97,6 @@ class Noise(Module):
         return inp + self.std*torch.randn(inp.shape, generator=self.gen).to(inp)
 
     def bwd(self, out:Tensor, inp:Tensor) -> None: inp.g = _upstream(out).clone()
-
-    @classmethod
-    def example(cls, n, gen):
-        return cls(), torch.randn(n, 4, generator=gen, dtype=torch.float64)
 
 # %% ../../nbs/zoo/distort.ipynb #545c9098
 def shorten(w:Tensor,     # Weights, `(n_in, n_out)`, changed in place
