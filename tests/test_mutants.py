@@ -68,18 +68,18 @@ def runs_apart(shell, sources):
 
 
 def lives(chapter):
-    "Mutant → does it live on? The cells before it are run once for all mutants of a cell; 'as it is' has to live"
+    "Mutant → does it live on? The cells before it are run once for all mutants of a cell; 'as it is', a page that isn't spoilt, has to live"
     path = TOP/'nbs'/f'{chapter}.ipynb'
     os.environ.update(MINIMLP_DATA=str(SAMPLE), IN_TEST='1')
     os.chdir(path.parent)
     sys.path.insert(0, str(TOP))
     shell, sources, alive = CaptureShell(path), cells(chapter), {}
     shell.showtraceback = lambda *args, **kw: None # nobody reads it, and it takes longer than many a mutant
-    for i, src in enumerate(sources):
-        if re.search(r'^#\| export', src) and '@bug(' not in src: # those are wrong already
-            trials = dict(mutants(src))
-            if trials and not alive: trials['as it is'] = src
-            for what, trial in trials.items(): alive[what] = runs_apart(shell, [trial, *sources[i+1:]])
+    spoilt = {i: dict(mutants(src)) for i, src in enumerate(sources) if re.search(r'^#\| export', src) and '@bug(' not in src} # bugs are wrong already
+    last = max(i for i, trials in spoilt.items() if trials)
+    for i, src in enumerate(sources[:last+1]):
+        for what, trial in spoilt.get(i, {}).items(): alive[what] = runs_apart(shell, [trial, *sources[i+1:]])
+        if i==last: alive['as it is'] = runs_apart(shell, sources[i:])
         assert runs(shell, [src]), f'{src}\n{shell.exc!r}'
     return alive
 
