@@ -7,7 +7,7 @@ import os, re, struct, sys
 from pathlib import Path
 
 TOKEN = re.compile(r'/\*.*?\*/|"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|[{};]', re.S)
-MADE = ('aa-', 'bs-', 'quarto-', 'tippy-', 'headroom') # scripts put the names of these classes together
+MADE = ('aa-', 'bs-', 'quarto-', 'tippy-', 'headroom') # scripts put the names of these classes together, and of icons, bi-NAME
 
 
 def blocks(css):
@@ -30,7 +30,7 @@ def can_match(selectors, words):
     bare = re.sub(r'/\*.*?\*/|:not\((?:[^()]|\([^()]*\))*\)|\[[^\]]*\]', '', selectors, flags=re.S)
     for selector in bare.split(','):
         names = [n.replace('\\', '') for n in re.findall(r'[.#]((?:\\.|[\w-])+)', selector)]
-        if all(n in words or n.startswith(MADE) for n in names): return True
+        if all(n.removeprefix('bi-') in words or n in words or n.startswith(MADE) for n in names): return True
     return False
 
 
