@@ -48,7 +48,7 @@ def build(out):
     yml = proc/'_quarto.yml'
     yml.write_text(re.sub(r'theme: \{.*\}', 'theme: {light: default, dark: slate}', yml.read_text(encoding='utf-8')), encoding='utf-8') # it compiles no Sass
     r = subprocess.run([f'{sys.prefix}/bin/smalldocs', 'render', '--quiet', str(proc)], stderr=subprocess.PIPE, text=True)
-    told = [l for l in r.stderr.splitlines() if not re.search(r'format\.html\.(grid|respect-user-color-scheme|highlight-style|html-math-method) is ignored|project\.pre-render', l)] # these are for Quarto
+    told = [l for l in r.stderr.splitlines() if not re.search(r'format\.html\.(grid|respect-user-color-scheme|highlight-style|html-math-method) is ignored|project\.(pre|post)-render', l)] # these are for Quarto
     if told: print(*told, sep='\n', file=sys.stderr)
     if r.returncode: sys.exit(r.returncode)
     made = next(proc/d for d in ('_site', '_docs', cfg.doc_path.name) if (proc/d/'index.html').is_file())

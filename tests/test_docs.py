@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 
 from conftest import NBS, TOP, served
 from docs import plain
+from lighter import picture, used
 from minimlp.data import load_mnist
 from minimlp.module import Model
 from minimlp.softmax import CrossEntropy, softmax
@@ -188,6 +189,18 @@ def test_code_is_shown_once(site):
     assert text.count('def lin(')==1 and page.index('id="minimlp.forward.lin"') < page.index('id="minimlp.forward.relu"')
     assert 'Call self as a function' not in text and not re.search(r'\]\(http| at 0x', text)
     assert 'id="ref-minimlp.forward.lin"' in (site/'reference.html').read_text(encoding='utf-8')
+
+
+def test_sheets_lose_only_what_no_page_can_use():
+    sheet = '.here{a:1}.gone{a:1}.gone,p{a:1}p:not(.gone){a:"}"}.here.gone{a:1}@media print{.gone{a:1}}@media print{#here{a:1}.gone{a:1}}.bi-here{a:1}.aa-Panel{a:1}@font-face{a:1}'
+    want = '.here{a:1}.gone,p{a:1}p:not(.gone){a:"}"}@media print{#here{a:1}}.bi-here{a:1}.aa-Panel{a:1}@font-face{a:1}'
+    assert used(sheet, {'here'})==want and used(want, {'here', 'gone'})==want
+
+
+def test_a_picture_keeps_its_place():
+    tag = picture('<img src="images/ladder.png" alt="x">', TOP/'nbs', first=False)
+    assert tag=='<img loading="lazy" width="748" height="539" src="images/ladder.png" alt="x">' and picture(tag, TOP/'nbs', first=False)==tag
+    assert picture('<img src="images/none.png">', TOP/'nbs', first=True)=='<img src="images/none.png">'
 
 
 def test_search(visit, site):
