@@ -8,7 +8,7 @@ __all__ = ['cuts', 'plain', 'telling', 'uneven', 'graph_of', 'followed', 'from_g
 # %% ../../nbs/check/paths.ipynb #4b55d102
 import itertools
 
-from .axes import over, softmaxes
+from .axes import logarithms, norms, over, softmaxes
 from .graph import SIMPLE, Graph, factor
 from .joints import early, joints
 from .judge import Found
@@ -98,6 +98,7 @@ def from_graph(f:Found, run:Run): # Yields clues
     for c in alone: # a factor of two may be a number that stands there
         c.sure = not (other and c.name.endswith('doubled'))
     found = alone + other + [*swaps(*known, over), *softmaxes(*known)]
+    found += [*norms(*known), *logarithms(*known)]
     for c in found or [*swaps(*known, early), *uneven(graph, groups, f.name, got)]:
         c.deep = True
         yield c
