@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLUS', 'axis_of', 'from_behind', 'running', 'one_axis', 'summed', 'other_sum', 'picked', 'over', 'softmaxes',
-           'quotients', 'logarithms', 'norm_back', 'subsets', 'eps_of', 'norm_ways', 'given_ways', 'is_norm', 'norms']
+           'quotients', 'logarithms', 'norm_back', 'levelled', 'subsets', 'eps_of', 'norm_ways', 'given_ways',
+           'is_norm', 'norms']
 
 # %% ../../nbs/check/axes.ipynb #f6f45979
 import itertools
@@ -144,6 +145,10 @@ def norm_back(g, n, size, axes, centred=True, count=None):
     if centred: new = new - g.sum(axes, keepdim=True)/m
     return new/size
 
+def levelled(t, axes):
+    "Less its mean"
+    return t-t.mean(axes, keepdim=True)
+
 def subsets(axes) -> list:
     "All sets of at least one of these axes"
     sizes = range(1, len(axes)+1)
@@ -170,6 +175,8 @@ def norm_ways(g, n, size, centred, eps): # Yields `(name, gradient, words)`
         if part: yield 'divisor_wrong', norm_back(g, n, size, own, centred, count), why
     if not centred:
         why = 'a mean is taken off on the way back, and none on the way forward'
+        plain = norm_back(g, n, size, own, False)
+        yield 'mean_path_extra', levelled(plain, own), why
         yield 'mean_path_extra', norm_back(g, n, size, own), why
     why = 'it is divided by the variance in place of its root'
     yield 'root_missing', norm_back(g, n, size*size, own, centred), why
@@ -183,8 +190,9 @@ def given_ways(g, n, size): # Yields `(name, gradient, words)`
     "As if the size and the mean that are given were computed from the input"
     why = 'mean and size are given, and it is the way back through computed ones'
     for axes in subsets([a for a in range(n.ndim) if n.shape[a]>1]):
-        for centred in (True, False):
-            yield 'statistics_followed', norm_back(g, n, size, axes, centred), why
+        plain = norm_back(g, n, size, axes, False)
+        for new in (plain, levelled(plain, axes), norm_back(g, n, size, axes)):
+            yield 'statistics_followed', new, why
 
 def is_norm(e, name) -> bool:
     "Is it a division by a root that is the same for several entries?"
