@@ -64,7 +64,8 @@ def summed(e, g): # Yields `(name, gradient, words)`
 def other_sum(f, run) -> list: # Guesses
     "Has it another shape, because its sum runs over the wrong axes?"
     graph = run.graph
-    mine = [e for e in graph.edges if e.source.name==f.name] if graph else []
+    alike = graph and f.got.ndim==f.want.ndim==1
+    mine = [e for e in graph.edges if e.source.name==f.name] if alike else []
     for e in mine:
         known = e.node.op in PLUS|TIMES and other(e) is not None
         if not known or e.node.grad is None: continue

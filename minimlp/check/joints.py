@@ -10,7 +10,7 @@ __all__ = ['BRANCHES', 'LEFT_OUT', 'branches', 'by_node', 'joints', 'alike', 'un
 import torch
 from torch import Tensor
 
-from .graph import Graph
+from .graph import Graph, sources
 from .suspects import Clue, fits
 from .swaps import MATRIX, OVER, TIMES, tried
 
@@ -69,10 +69,10 @@ def unfinished(node): # Yields `(operation, value)`
         for _, b in alike(p):
             args = [b if j==i else a for j, a in enumerate(node.args)]
             yield p.op, node.func(*args, **node.kwargs).detach()
-    yield from earlier(node)
 
 def earlier(node, most=3): # Yields `(operations, value)`
     "What it was before two operations or more"
+    if not sources(node): return # a constant isn't computed step by step
     ops, now = node.op, node.parts[0] if node.parts else None
     for _ in range(most):
         if now is None or not isinstance(now.out, Tensor) or not alike(now): return
@@ -93,7 +93,9 @@ def too_early(e, _=None): # Yields `(name, gradient, words)`
     "Ways back through a product whose other operand isn't finished"
     node = e.node.parts[1-e.i]
     if node is None or not isinstance(node.out, Tensor): return
-    for op, value in unfinished(node):
+    entrywise = e.node.op in TIMES # in a matrix product too many shapes are alike
+    longer = earlier(node) if entrywise else ()
+    for op, value in (*unfinished(node), *longer):
         why = f'in `{e.node.op}` the other operand is taken as it was before `{op}`'
         yield LEFT_OUT.get(op, 'too_early'), with_other(e, 1-e.i, value), why
 

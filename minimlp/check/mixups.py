@@ -96,7 +96,7 @@ def reverse(t):
 
 def turn(t):
     "Turned by half a turn in its last two axes, if it isn't just a matrix"
-    return t.flip(-1, -2) if t.ndim>2 else t
+    return t.flip(-1, -2) if t.ndim>2 and min(t.shape[-2:])>1 else t
 
 REPLACED = ((torch.ones_like, 'factor_missing', 'of ones: it is missing'),
             (torch.zeros_like, 'term_missing', 'of zeros: it is missing'),
