@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PLUS', 'axis_of', 'from_behind', 'running', 'one_axis', 'summed', 'other_sum', 'picked', 'over', 'softmaxes',
-           'quotients', 'logarithms', 'norm_back', 'levelled', 'subsets', 'eps_of', 'norm_ways', 'given_ways',
-           'is_norm', 'norms']
+           'quotients', 'logarithms', 'norm_back', 'levelled', 'subsets', 'eps_of', 'other_axes', 'norm_ways',
+           'given_ways', 'is_norm', 'norms']
 
 # %% ../../nbs/check/axes.ipynb #f6f45979
-import itertools
+import itertools, math
 
 import torch
 from torch import Tensor
@@ -61,6 +61,7 @@ def summed(e, g): # Yields `(name, gradient, words)`
         why = f'it keeps axis {axis} and sums over the others: the wrong axis'
         yield 'wrong_axis', new.reshape(x.shape), why
 
+# %% ../../nbs/check/axes.ipynb #9ddee2a7
 def other_sum(f, run) -> list: # Guesses
     "Has it another shape, because its sum runs over the wrong axes?"
     graph = run.graph
@@ -87,9 +88,8 @@ def picked(e, g): # Yields `(name, gradient, words)`
     if at.shape[axis]==1:
         yield 'mask_missing', up.expand_as(x)/x.shape[axis], f'{why}, a share to each'
         yield 'mask_missing', up.expand_as(x), why
-    if at.shape[axis]==1:
-        first = torch.zeros_like(x).index_copy(axis, torch.tensor([0]), up)
-        why = f'`{op}` passes the gradient to the first entry, whichever was taken'
+        first = torch.zeros_like(x).scatter(axis, at*0, up)
+        why = f'`{op}` passes the gradient to the first entry, whichever it took'
         yield 'first_entry', first, why
     new = torch.zeros_like(x).scatter(axis, at, up)
     why = 'its shares overwrite each other in place of adding up'
@@ -141,7 +141,7 @@ def logarithms(graph, shares, name, got): # Yields clues
 # %% ../../nbs/check/axes.ipynb #88221ddf
 def norm_back(g, n, size, axes, centred=True, count=None):
     "The way back through a norm; `count`: what the sums are divided by"
-    m = count or g.sum(axes).numel() and g.numel()//g.sum(axes).numel()
+    m = count or math.prod(g.shape[a] for a in axes)
     new = g - n*(g*n).sum(axes, keepdim=True)/m
     if centred: new = new - g.sum(axes, keepdim=True)/m
     return new/size
@@ -153,7 +153,8 @@ def levelled(t, axes):
 def subsets(axes) -> list:
     "All sets of at least one of these axes"
     sizes = range(1, len(axes)+1)
-    return [s for k in sizes for s in itertools.combinations(axes, k)]
+    sets = [itertools.combinations(axes, k) for k in sizes]
+    return list(itertools.chain(*sets))
 
 def eps_of(node) -> float:
     "The number that is added below a root; 0 if there is none"
@@ -162,18 +163,22 @@ def eps_of(node) -> float:
     return numbers[0] if numbers and below.op in PLUS|{'radd'} else 0.
 
 # %% ../../nbs/check/axes.ipynb #88a1452a
-def norm_ways(g, n, size, centred, eps): # Yields `(name, gradient, words)`
-    "Other ways back through a norm whose size is computed from its input"
+def other_axes(g, n, size, centred, own): # Yields `(name, gradient, words)`
+    "Means along other axes than the norm's `own`, or divided by another count"
     long = [a for a in range(n.ndim) if n.shape[a]>1]
-    own = tuple(a for a in long if size.shape[a]==1)
-    for axes in subsets(long):
-        if axes==own: continue
+    for axes in [s for s in subsets(long) if s!=own]:
         why = f'the means of the norm run along axis {", ".join(map(str, axes))}'
         yield 'wrong_axis', norm_back(g, n, size, axes, centred), why
-        part = len(axes)<len(own) and set(axes)<set(own)
-        count = n.sum([a for a in range(n.ndim) if a not in axes]).numel()
+        if not set(axes)<set(own): continue
+        count = math.prod(n.shape[a] for a in axes)
         why = f'the sums of the norm are divided by {count}, and have more summands'
-        if part: yield 'divisor_wrong', norm_back(g, n, size, own, centred, count), why
+        yield 'divisor_wrong', norm_back(g, n, size, own, centred, count), why
+
+# %% ../../nbs/check/axes.ipynb #ca673fd9
+def norm_ways(g, n, size, centred, eps): # Yields `(name, gradient, words)`
+    "Other ways back through a norm whose size is computed from its input"
+    own = tuple(a for a in range(n.ndim) if size.shape[a]<n.shape[a])
+    yield from other_axes(g, n, size, centred, own)
     if not centred:
         why = 'a mean is taken off on the way back, and none on the way forward'
         plain = norm_back(g, n, size, own, False)
@@ -200,14 +205,16 @@ def is_norm(e, name) -> bool:
     node, root = e.node, e.node.parts[1] if len(e.node.parts)>1 else None
     if node.op not in OVER or e.i!=0 or root is None or node.grad is None: return False
     size = node.args[1]
-    wide = isinstance(size, Tensor) and size.ndim==node.out.ndim<5
+    wide = isinstance(size, Tensor) and size.ndim<=node.out.ndim<5
     sized = root.op in ROOTS or role(root)[0] in ('variance', 'norm')
     return wide and sized and size.numel()<node.out.numel() and name in sources(e.source)
 
+# %% ../../nbs/check/axes.ipynb #6d53c406
 def norms(graph, shares, name, got): # Yields clues
     "Which change of the way back through a norm gives the gradient that came?"
     for e in [e for e, _ in shares if is_norm(e, name)]:
         g, n, size = e.node.grad, e.node.out.detach(), e.node.args[1].detach()
+        size = size.reshape(*[1]*(n.ndim-size.ndim), *size.shape)
         root, centred = e.node.parts[1], e.source.op=='sub'
         if name not in sources(root): ways = given_ways(g, n, size)
         else: ways = norm_ways(g, n, size, centred, eps_of(root))

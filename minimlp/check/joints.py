@@ -10,7 +10,7 @@ __all__ = ['BRANCHES', 'LEFT_OUT', 'branches', 'by_node', 'joints', 'alike', 'un
 import torch
 from torch import Tensor
 
-from .graph import Graph, sources
+from .graph import Graph
 from .suspects import Clue, fits
 from .swaps import MATRIX, OVER, TIMES, tried
 
@@ -70,9 +70,10 @@ def unfinished(node): # Yields `(operation, value)`
             args = [b if j==i else a for j, a in enumerate(node.args)]
             yield p.op, node.func(*args, **node.kwargs).detach()
 
+# %% ../../nbs/check/joints.ipynb #57fce6ad
 def earlier(node, most=3): # Yields `(operations, value)`
     "What it was before two operations or more"
-    if not sources(node): return # a constant isn't computed step by step
+    if not node.out.requires_grad: return # a constant isn't computed step by step
     ops, now = node.op, node.parts[0] if node.parts else None
     for _ in range(most):
         if now is None or not isinstance(now.out, Tensor) or not alike(now): return

@@ -28,6 +28,7 @@ def is_target(case:Case, name:str, outs:list) -> bool:
     second = len(case.args)==2 and name=='inp1'
     return scalar and name in case.args[1:] and (second or last(name) in TARGETS)
 
+# %% ../../nbs/check/owed.ipynb #f4e9701f
 def holder(target, path:str):
     "The object inside a layer or model that holds a tensor; None if it isn't found"
     for part in re.findall(r'\w+', path.rpartition('.')[0]):
@@ -40,8 +41,10 @@ def undeclared(case:Case, name:str) -> bool:
     owner, dot, leaf = name.rpartition('.')
     names = getattr(type(holder(case.target, name)), 'names', ())
     listed = isinstance(names, (list, tuple)) and len(names)>0 and name not in case.args
-    return listed and leaf not in names and all(f'{owner}{dot}{n}' in case.vals for n in names)
+    mine = listed and all(f'{owner}{dot}{n}' in case.vals for n in names)
+    return mine and leaf not in names
 
+# %% ../../nbs/check/owed.ipynb #21cc06e4
 def excuse(case:Case, name:str, outs:list) -> str: # '' if there is none
     "Why a tensor may go without a gradient"
     t = case.vals[name]
