@@ -53,7 +53,7 @@ outputs: $(VENV)/dev.ok  ## run every chapter on full MNIST and store what it pr
 bugs: $(VENV)/dev.ok  ## train with every bug of chapter 9 and store the table (a few minutes)
 	@$(BIN)/python -c "from minimlp.runs.bugs import measure; measure('nbs/bugs.json')"
 
-published: $(VENV)/dev.ok  ## train all networks of the published table and store their errors (half an hour; goes on where it was stopped)
+published: $(VENV)/dev.ok  ## train all networks of the published table and store their errors (hours, most of them for chapter 10; goes on where it was stopped)
 	@$(BIN)/minimlp_train --table nbs/published.json --data download
 
 bench: $(VENV)/dev.ok  ## measure the fast model beside its peers, which are installed for it, and store the figures (a quarter of an hour)

@@ -35,7 +35,7 @@ def failure(path, data, skip=()):
     from nbdev.test import test_nb
     from minimlp import ranks
     os.environ['MINIMLP_DATA'] = str(data)
-    ranks._start = rank
+    ranks._start = start_rank
     with redirect_stderr(io.StringIO()) as said:
         right, _ = test_nb(path, skip_flags=[*flags(), *skip], basepath=TOP)
     return None if right else said.getvalue() or 'it failed without a word'
@@ -79,7 +79,7 @@ def _become(cmd, cwd, env, files):
     runpy.run_path(cmd[0], run_name='__main__')
 
 
-def rank(code, shared, rank):
+def start_rank(code, shared, rank):
     "In place of `ranks._start`: a fork"
     return Fork([sys.executable, '-c', code], env={**shared, 'RANK': str(rank), 'LOCAL_RANK': str(rank)})
 

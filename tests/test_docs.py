@@ -101,7 +101,7 @@ def visit(window):
 
 
 @pytest.fixture(scope='module')
-def reused(window):
+def page(window):
     "One window for page after page, which keeps what all pages share"
     yield (page := window())
     page.context.close()
@@ -128,9 +128,8 @@ CUT = """() => [...document.querySelectorAll('main pre, main .katex-display')].f
 
 
 @pytest.mark.parametrize('name', PAGES)
-def test_page(reused, axe, name):
+def test_page(page, axe, name):
     "No error, every picture described, every formula set, nothing cut, nothing wider than a phone, every text to be read by everybody"
-    page = reused
     page.wrong.clear()
     page.set_viewport_size(dict(width=1280, height=900))
     page.goto(f'/{name}', wait_until='load')

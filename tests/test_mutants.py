@@ -85,9 +85,9 @@ def lives(chapter):
 
 
 @pytest.mark.parametrize('chapter', ['02_backward', '03_layers', '04_module', '05_autograd', '06_softmax', '07_train', '09_bugs', '11_speed', 'speed/losses',
-                                     *(f'zoo/{page.stem}' for page in sorted((TOP/'nbs'/'zoo').glob('*.ipynb')) if 'def bwd(' in page.read_text(encoding='utf-8'))])
+                                     *(f'zoo/{page.stem}' for page in sorted((TOP/'nbs'/'zoo').glob('*.ipynb')) if page.stem not in ('network', 'attention_bugs'))]) # no way back of its own, or all of them wrong
 def test_every_mutant_is_killed(chapter):
     with pool(1) as one: said = one.submit(lives, chapter).result()
-    assert said.pop('as it is') and len(said)>=5
+    assert said.pop('as it is') and len(said)>=(1 if chapter.startswith('zoo/') else 5)
     alive = sorted(what for what, yes in said.items() if yes)
     assert alive==sorted(s for c, s in SURVIVORS if c==chapter), f'{len(alive)} of {len(said)} mutants live on'

@@ -4,7 +4,7 @@ import json, os, signal, socket, subprocess, sys, time
 import pytest, torch
 from safetensors.torch import load_file
 
-from forks import Fork, rank
+from forks import Fork, start_rank
 from minimlp.ranks import launch
 from minimlp.runs.checkpoint import load_run
 
@@ -16,7 +16,7 @@ ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
 def forked():
     "The ranks of `launch` are forks here; chapter 12 and its pages start Python anew"
     with pytest.MonkeyPatch.context() as m:
-        m.setattr('minimlp.ranks._start', rank)
+        m.setattr('minimlp.ranks._start', start_rank)
         yield
 
 

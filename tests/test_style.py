@@ -9,7 +9,8 @@ from conftest import NBS, TOP
 PAGE, LIBRARY = 90, 100  # characters: what a page shows without wrapping, and what an editor shows beside another window
 CELL, MODULE = 15, 200   # lines, and of a module without blank ones and nbdev's marks
 LIB = sorted(p for p in (TOP/'minimlp').rglob('*.py') if p.name not in ('_modidx.py', '__init__.py'))
-CHAPTERS = [re.search(r'default_exp ([\w.]+)', p.read_text(encoding='utf-8'))[1] for p in NBS if p.name[0].isdigit()]
+EXPORTS = [re.search(r'default_exp ([\w.]+)', p.read_text(encoding='utf-8')) for p in NBS if p.name[0].isdigit()]
+CHAPTERS = [found[1] for found in EXPORTS if found] # chapter 10's layers are in a room of their own
 CHAPTERS.insert(CHAPTERS.index('fast'), 'speed') # chapter 11 has a room of its own below it
 GROUND, UPPER = ['idx', 'fetch', 'draw', 'show', 'image', 'ranks', 'check'], ['zoo', 'runs', 'bench', 'cli', 'docs']
 

@@ -14,7 +14,7 @@ import torch
 from .checkers import CHECKERS, TRAINING, Subject, answer, in_a_process
 from .report import plain
 from ..bugs import BUGS, suspect
-from ..runs.bugs import RIGHT, right_one
+from ..runs.bugs import CATALOGUE, RIGHT, right_one
 from ..train import progress
 
 # %% ../../nbs/bench/compare.ipynb #21a80f45
@@ -83,11 +83,12 @@ def _score(name:str, wrong:list, right:list, bar) -> Score:
     return score
 
 # %% ../../nbs/bench/compare.ipynb #30838520
-def compare(names=None,      # Of bugs; None for the whole catalogue
+def compare(names=None,      # Of bugs; None for those of chapter 9
             large:bool=False # Measure a large layer, too?
            ) -> list:        # A `Score` for each checker
     "Set all checkers side by side; `ValueError` for an unknown name"
-    wrong, right = wrong_ones(names or BUGS), right_ones(names or BUGS)
+    names = names or CATALOGUE
+    wrong, right = wrong_ones(names), right_ones(names)
     scores, each = [], len(wrong)+len(right)+bool(large)
     with progress(each*len(CHECKERS)) as bar:
         for name in CHECKERS:

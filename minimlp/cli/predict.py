@@ -60,9 +60,9 @@ def export_js(weights:Path,  # As written by `save_run`
     "Write a network as JavaScript; `ValueError` unless the page can run it"
     model, _, meta = load_run(weights)
     s = meta['settings']
-    if len(s.sizes)!=3 or s.loss!='ce':
+    if s.net!='mlp' or len(s.sizes)!=3 or s.loss!='ce':
         raise ValueError(f"{weights}: the page knows networks with one hidden layer and "
-                         f"cross-entropy; this one is {s.sizes}, {s.loss}")
+                         f"cross-entropy; this one is {s.net} {s.sizes}, {s.loss}")
     digits = [_base64((256*row).to(torch.uint8)) for row in examples]
     data = dict(sizes=s.sizes, examples=digits)
     data |= {name: _base64(t) for name, t in named_params(model).items()}

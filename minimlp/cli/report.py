@@ -13,14 +13,16 @@ import torch
 
 from ..draw import show_history, show_images
 from ..ranks import Ranks
+from ..runs.nets import described
 from ..runs.settings import Settings
 from ..runs.table import errors
+from ..zoo.network import parameters
 
 # %% ../../nbs/cli/report.ipynb #63627aa9
 def title(s:Settings, rows:int, name:str, ranks:Ranks # Rows of all ranks; the data's name
          ) -> str: # Three lines
     "What is trained, in words"
-    network = '-'.join(map(str, s.sizes)) + ('' if s.biases else ' without biases')
+    network = described(s.net, s.sizes) + ('' if s.biases else ' without biases')
     loss = {'ce': 'cross-entropy', 'mse': 'squared error'}[s.loss]
     if s.smooth: loss += f' smoothed by {s.smooth:g}'
     opt = {'sgd': f'SGD with momentum {s.momentum:g}', 'adam': 'Adam'}[s.opt]
@@ -29,9 +31,19 @@ def title(s:Settings, rows:int, name:str, ranks:Ranks # Rows of all ranks; the d
     where = ranks.device
     if not ranks.alone: where = f'{ranks.world} ranks on {where.split(":")[0]}'
     epochs = '1 epoch' if s.epochs==1 else f'{s.epochs} epochs'
-    return (f"{network}, {loss}, on {rows:,} rows of {name}\n"
+    return (f"{network}, {loss}, on {rows:,} rows of {name}{_constraints(s)}\n"
             f"{opt}, rate {s.lr:g} ({s.schedule}), {decay}{epochs} in batches of {s.bs}\n"
             f"seed {s.seed}, {where}, torch {torch.__version__}")
+
+# %% ../../nbs/cli/report.ipynb #422a45d6
+def _constraints(s:Settings) -> str:
+    "What keeps the network from learning its digits by heart, in words"
+    words = ''
+    if s.dropout: words += f', dropout {s.dropout:g}'
+    if s.noise: words += f', noise {s.noise:g}'
+    if s.distort: words += f', distorted by {s.distort:g}'
+    if s.max_norm: words += f', max-norm {s.max_norm:g}'
+    return words
 
 # %% ../../nbs/cli/report.ipynb #48b5425d
 def _epoch(h:dict) -> str:
@@ -39,8 +51,9 @@ def _epoch(h:dict) -> str:
     line = f"{h['epoch']:5} {h['lr']:8.4f} {h['loss']:8.4f}   "
     valid = h.get('valid')
     if valid is None: return f"{line}{'trained on, too':>24}   {h['secs']:7.2f}"
-    wrong, dead = 1-valid['accuracy'], sum(valid['dead'])
-    return f"{line}{valid['loss']:10.4f} {wrong:7.2%} {dead:5}   {h['secs']:7.2f}"
+    wrong = 1-valid['accuracy']
+    dead = sum(valid['dead']) if valid['dead'] else '–' # nobody counted
+    return f"{line}{valid['loss']:10.4f} {wrong:7.2%} {dead:>5}   {h['secs']:7.2f}"
 
 def epochs_text(history:list) -> str:
     "About ten of the epochs, with the first and the last one"
@@ -54,8 +67,9 @@ def epochs_text(history:list) -> str:
 def _pictures(model, x, y, history:list, name:str) -> dict: # File name → figure
     "The curves, the first layer, and some of the digits that are read wrong"
     figures = {'curves': show_history(history, name)}
-    units = model.layers[0].w.t()[:20]
-    figures['first_layer'] = show_images(units, title='The weights of 20 hidden units')
+    units = _first_units(model)
+    told = f'The weights of {len(units)} units of the first layer'
+    if len(units): figures['first_layer'] = show_images(units, title=told)
     guess = model.predict(x).argmax(1)
     wrong = (guess!=y).nonzero()[:20,0]
     if len(wrong):
@@ -63,6 +77,13 @@ def _pictures(model, x, y, history:list, name:str) -> dict: # File name → figu
         told = 'The truth, and what the network says'
         figures['wrong'] = show_images(x[wrong], words, told)
     return figures
+
+# %% ../../nbs/cli/report.ipynb #4e4f539f
+def _first_units(model) -> torch.Tensor: # Images, `(k, h*w)`, twenty at most
+    "What the first units look for, if it is a picture: of a digit, or of a patch of one"
+    w = next(iter(parameters(model.layers).values()))
+    if w.ndim==4 and w.shape[1]==1: return w[:20].flatten(1)
+    return w.t()[:20] if len(w)==784 else w[:0]
 
 # %% ../../nbs/cli/report.ipynb #4ad77272
 def report(model, history:list, test:tuple, out:Path) -> None:

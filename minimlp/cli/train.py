@@ -109,8 +109,11 @@ def _aligned(markdown:str) -> str:
 # %% ../../nbs/cli/train.ipynb #a35912c2
 _MENDABLE = OSError, ValueError, RuntimeError, AssertionError, FloatingPointError
 
-def _kind(plain:bool, kernel:str): # As for `build`
-    "Chapter 4's model, or chapter 11's with a kernel; `ValueError` for both"
+def _kind(net:str, plain:bool, kernel:str): # As for `build`
+    "Chapter 4's model, or chapter 11's with a kernel; `ValueError` if they don't fit"
+    if net!='mlp' and kernel:
+        raise ValueError(f"--kernel {kernel}: a choice for FastModel, which has linear "
+                         f"layers only; {net} is trained by its own layers")
     if plain and kernel:
         raise ValueError(f"--kernel {kernel}: a choice for FastModel, "
                          "and --plain asks for Model")
@@ -120,6 +123,11 @@ def _kind(plain:bool, kernel:str): # As for `build`
 @call_parse
 def minimlp_train(preset:str=None,       # A name from below; the options change it
                   sizes:str=None,        # Units per layer; else 784,50,10
+                  net:str=None,          # mlp (the default), dropout, noisy, lenet, conv
+                  dropout:float=None,    # Share of hidden units, for the net dropout
+                  noise:float=None,      # Standard deviation of it, for the net noisy
+                  distort:float=None,    # Reach of elastic distortions, such as 34
+                  max_norm:float=None,   # Limit for the length of a unit's weights
                   loss:str=None,         # ce (cross-entropy, the default) or mse
                   smooth:float=None,     # Label smoothing, 0 to 1; else none
                   opt:str=None,          # sgd (the default) or adam
@@ -146,13 +154,16 @@ def minimlp_train(preset:str=None,       # A name from below; the options change
 For example: minimlp_train --preset quick, or
 minimlp_train --sizes 784,100,50,10 --opt adam --lr 0.001 --epochs 5.
 
-Presets: lecun-300, lecun-1000, simard, nielsen, cmu, best, best-60k, quick.
+Presets: lecun-300, lecun-1000, simard, nielsen, cmu, best, best-60k, quick; and with
+more layers: dropout, lenet, elastic, conv-elastic, best-mlp.
 Kernels: mm, mm-columns, onednn, onednn-columns. Data: a folder of IDX files, a .pkl.gz
 file, sample, or download.'''
-    options = dict(sizes=sizes, loss=loss, smooth=smooth, opt=opt, lr=lr,
+    options = dict(net=net, sizes=sizes, dropout=dropout, noise=noise, distort=distort,
+                   max_norm=max_norm, loss=loss, smooth=smooth, opt=opt, lr=lr,
                    momentum=momentum, wd=wd, decoupled=decoupled, no_biases=no_biases,
                    schedule=schedule, epochs=epochs, bs=bs, all_rows=all_rows, seed=seed)
     with stops('minimlp_train', *_MENDABLE):
-        kind, s = _kind(plain, kernel), settings_of(preset, options)
+        s = settings_of(preset, options)
+        kind = _kind(s.net, plain, kernel)
         if table: return _fill(table, preset, data, seeds, kind)
         _train(s, data, device, Path(out or folder_of(preset, options)), kind)

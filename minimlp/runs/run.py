@@ -17,7 +17,7 @@ from ..module import Model
 from ..parallel import Parallel
 from ..ranks import Ranks, agree, copy_first, first_does
 from .checkpoint import begin, named_tensors, save_run
-from .settings import Settings, build, schedule
+from .settings import Settings, build, learner, schedule
 from ..train import fit
 
 # %% ../../nbs/runs/run.ipynb #f5d8b19f
@@ -25,6 +25,13 @@ def _same_everywhere(s:Settings, data:str) -> dict:
     "What all ranks have to agree on"
     versions = dict(minimlp=__version__, torch=torch.__version__)
     return versions | dict(data=data) | asdict(s)
+
+def _check_ranks(s:Settings, ranks:Ranks) -> None:
+    "`ValueError` if many ranks are to train what only one can"
+    if ranks.alone or (s.net=='mlp' and not s.distort and not s.max_norm): return
+    told = f"net {s.net}, distort {s.distort:g} and max_norm {s.max_norm:g}"
+    raise ValueError(f"{ranks.world} ranks train linear layers on digits as they are; "
+                     f"{told} need a single process: start it without torchrun")
 
 def _where_we_are(path:Path, s:Settings, data:str, ranks:Ranks, model, opt) -> list:
     "The history so far; model and optimizer get the numbers that belong to it"
@@ -43,6 +50,7 @@ def run(s:Settings,          # What to train
         kind:type=Model      # As for `build`
        ) -> tuple:           # The model, and its history as from `fit`
     "Train on from what is saved in `out`; `ValueError` if that is another run"
+    _check_ranks(s, ranks)
     agree(ranks, _same_everywhere(s, share.data))
     model, opt = build(s, ranks.device, kind)
     path = out and Path(out)/'weights.safetensors'
@@ -50,8 +58,8 @@ def run(s:Settings,          # What to train
     def keep(history): save_run(path, s, model, opt, history, share.data)
     each = keep if path and ranks.first else None
     train, valid = (_on(ranks.device, pair) for pair in (share.train, share.valid))
-    learner = model if ranks.alone else Parallel(model)
-    return model, fit(learner, opt, train, valid, s.epochs, s.bs, schedule(s), s.seed,
+    trainer = learner(s, model) if ranks.alone else Parallel(model)
+    return model, fit(trainer, opt, train, valid, s.epochs, s.bs, schedule(s), s.seed,
                       history, each, share.n)
 
 def _on(device:str, pair:tuple) -> tuple:

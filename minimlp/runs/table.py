@@ -15,6 +15,8 @@ import torch
 from .. import __version__
 from ..data import load_share, load_test
 from ..fast import FastModel
+from .checkpoint import settings_from
+from .nets import described
 from .run import run
 from .settings import PRESETS, Settings
 from ..train import accuracy, progress
@@ -40,11 +42,19 @@ def _one(s:Settings, share, test:tuple, kind) -> dict:
 def _begin_rows(table:dict, presets:dict, data:str) -> None:
     "Give each preset a row; one that was filled with other settings or data is emptied"
     for name, (s, published, source) in presets.items():
-        settings = json.loads(json.dumps(asdict(s))) # as they come back from the file
-        row = dict(settings=settings, published=published, source=source, data=data,
+        row = dict(settings=asdict(s), published=published, source=source, data=data,
                    runs=[])
-        if {**table.get(name, {}), 'runs': []}!=row: table[name] = row
+        row = json.loads(json.dumps(row)) # as it comes back from the file
+        row['runs'] = _still_good(table.get(name), row)
+        table[name] = row
 
+def _still_good(old:dict, row:dict) -> list:
+    "The runs of the old row, if it was filled as the new one will be"
+    if old is None or old['data']!=row['data']: return []
+    same = settings_from(old['settings'])==settings_from(row['settings'])
+    return old['runs'] if same else []
+
+# %% ../../nbs/runs/table.ipynb #7a3b444a
 def _missing(table:dict, presets:dict, seeds) -> list: # Pairs: preset, seed
     "Which runs are still to be done"
     todo = []
@@ -85,9 +95,10 @@ def fill_table(path:Path,        # JSON file; what it holds already is kept
 # %% ../../nbs/runs/table.ipynb #b547f55a
 def _network(s:dict) -> str: # From settings as the table has them
     "The network and what it is trained by, in a few words"
-    words = '-'.join(map(str, s['sizes']))
+    words = described(s.get('net', 'mlp'), s['sizes'])
     words += {'ce': ', cross-entropy', 'mse': ', MSE'}[s['loss']]
     if s['wd'] and not s['decoupled']: words += ' + L2'
+    if s.get('distort'): words += ', elastic distortions'
     return words if s['biases'] else words + ', no biases'
 
 def _cells(name:str, row:dict) -> list:

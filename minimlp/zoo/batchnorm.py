@@ -121,7 +121,7 @@ class BatchNorm2d(BatchNorm1d):
 WORDS.update({
     'statistics_as_constants': ('normalisation',
         'take mean and deviation of the batch for constants', 'in use they are',
-        'it learns, five points worse',
+        'it learns, clearly worse',
         'the paths through the mean and through the variance are missing'),
     'in_use_as_in_training': ('normalisation', 'go back in use as in training',
         'the forward pass asks for the mode, the way back doesn’t',

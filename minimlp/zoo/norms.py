@@ -178,7 +178,7 @@ WORDS.update({
     'norm_wrong_axis': ('normalisation',
         'take the two means along axis 0 on the way back',
         'it is copied from a batch norm',
-        'it learns, several points worse; a row’s gradient depends on the other rows',
+        'it learns, clearly worse; a row’s gradient depends on the other rows',
         'right with the means along another axis'),
 })
 

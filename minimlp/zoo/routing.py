@@ -134,7 +134,7 @@ WORDS.update({
         'nothing behind a ReLU, which stops what comes back to zeros',
         'wrong in ties only: each of several largest pixels gets all of it'),
     'first_entry': ('routing', 'send it to the first pixel of each window',
-        'the place of the maximum wasn’t kept', 'it learns, a point or two worse',
+        'the place of the maximum wasn’t kept', 'it learns, slightly worse',
         'zero but in the first place of each window'),
     'overlap_overwritten': ('routing', 'assign to the pixel that was found',
         'windows side by side have no pixel in common', 'nothing if windows don’t overlap',
@@ -144,7 +144,7 @@ WORDS.update({
 # %% ../../nbs/zoo/routing.ipynb #8820ffea
 WORDS.update({
     'max_to_all': ('routing', 'send it to all pixels of a window',
-        'copied from average pooling', 'it learns, a point or two worse',
+        'copied from average pooling', 'it learns, slightly worse',
         'it passes everywhere, and the mask of the maximum is missing'),
     'area_missing': ('routing', 'leave out the 1/k² of average pooling',
         'the sum is remembered, the mean around it is not',
@@ -158,7 +158,7 @@ WORDS.update({
 # %% ../../nbs/zoo/routing.ipynb #6d857449
 WORDS.update({
     'flatten_order': ('routing', 'give rows their shape back with the channels last',
-        'other frameworks have them there', 'it learns, several points worse',
+        'other frameworks have them there', 'it learns, clearly worse',
         'it has the right numbers in the wrong places'),
     'skip_missing': ('routing', 'go back through the layers only',
         'the connection is an addition, not a layer, so no `backward` is called for it',
@@ -167,7 +167,7 @@ WORDS.update({
         'both ends of it add what came back', 'the gradient doubles with each block and explodes',
         'the share of the connection is counted twice'),
     'branch_missing': ('routing', 'hand on what came back, and nothing from the layers',
-        '`inp.g` is assigned last', 'it learns, a point worse: layers before it are misled',
+        '`inp.g` is assigned last', 'it learns, slightly worse: layers before it are misled',
         'it is the upstream gradient as it came'),
 })
 

@@ -141,7 +141,7 @@ WORDS.update({
         'a mean seems fairer to rare words', 'frequent rows move as slowly as rare ones',
         'each row has a factor of its own, one over the number of its uses'),
     'index_off_by_one': ('shared', 'add to the next row', 'somewhere indices begin at one',
-        'it learns, a few points worse, or the loss explodes', 'shifted by one row'),
+        'it learns, somewhat worse, or the loss explodes', 'shifted by one row'),
 })
 
 # %% ../../nbs/zoo/shared.ipynb #5d94e863
@@ -165,20 +165,20 @@ class _IndexOffByOne(_Spoilt, Embedding):
 # %% ../../nbs/zoo/shared.ipynb #738694a5
 WORDS.update({
     'kernel_not_turned': ('shared', 'move the kernel over the gradient as it is',
-        'the way forward does so', 'it learns, a point worse: only layers before it are misled',
+        'the way forward does so', 'it learns, slightly worse: only layers before it are misled',
         'only the input’s gradient is wrong, and right for the turned kernel'),
     'padding_wrong_side': ('shared', 'cut the padding off at the end only',
-        '`[:h, :w]` has the right shape', 'it learns, a point worse',
+        '`[:h, :w]` has the right shape', 'it learns, slightly worse',
         'it is right, but shifted by the padding along both axes'),
     'stride_forgotten': ('shared', 'put the shares back side by side, as for a stride of 1',
-        'the code was written for a stride of 1', 'it learns, several points worse',
+        'the code was written for a stride of 1', 'it learns, clearly worse',
         'wrong for the input only, and right if the stride is 1'),
 })
 
 # %% ../../nbs/zoo/shared.ipynb #64edc0fd
 WORDS.update({
     'shares_overwritten': ('shared', 'write patches back into the picture with `=`',
-        'windows that don’t overlap need no sum', 'it learns, less than a point worse',
+        'windows that don’t overlap need no sum', 'it learns, hardly worse',
         'each pixel has the share of its last window alone'),
     'bias_rows_only': ('shared', 'sum the gradient of the bias over the pictures only',
         '`out.g.sum(0)` is right for a linear layer', 'the update raises',
