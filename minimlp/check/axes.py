@@ -4,19 +4,16 @@
 
 # %% auto #0
 __all__ = ['PLUS', 'axis_of', 'from_behind', 'running', 'one_axis', 'summed', 'other_sum', 'picked', 'over', 'softmaxes',
-           'quotients', 'logarithms', 'norm_back', 'levelled', 'subsets', 'eps_of', 'other_axes', 'norm_ways',
-           'given_ways', 'is_norm', 'norms']
+           'quotients', 'logarithms']
 
 # %% ../../nbs/check/axes.ipynb #f6f45979
-import itertools, math
-
 import torch
 from torch import Tensor
 
-from .graph import ROOTS, Graph, role, sources
+from .graph import Graph
 from .runs import Guess
 from .suspects import Clue, fits
-from .swaps import OVER, TIMES, other, tried
+from .swaps import TIMES, other, tried
 
 # %% ../../nbs/check/axes.ipynb #6c66da4c
 def axis_of(node) -> int:
@@ -137,89 +134,3 @@ def logarithms(graph, shares, name, got): # Yields clues
         if fits(got, rest+graph.through(before, d*node.out.detach()*p.log(), name)):
             why = 'it has the logarithms of the probabilities where these belong'
             yield Clue('log_for_probability', why, 3.2)
-
-# %% ../../nbs/check/axes.ipynb #88221ddf
-def norm_back(g, n, size, axes, centred=True, count=None):
-    "The way back through a norm; `count`: what the sums are divided by"
-    m = count or math.prod(g.shape[a] for a in axes)
-    new = g - n*(g*n).sum(axes, keepdim=True)/m
-    if centred: new = new - g.sum(axes, keepdim=True)/m
-    return new/size
-
-def levelled(t, axes):
-    "Less its mean"
-    return t-t.mean(axes, keepdim=True)
-
-def subsets(axes) -> list:
-    "All sets of at least one of these axes"
-    sizes = range(1, len(axes)+1)
-    sets = [itertools.combinations(axes, k) for k in sizes]
-    return list(itertools.chain(*sets))
-
-def eps_of(node) -> float:
-    "The number that is added below a root; 0 if there is none"
-    below = node.parts[0] if node.op in ROOTS and node.parts else None
-    numbers = [a for a in below.args if isinstance(a, float)] if below else []
-    return numbers[0] if numbers and below.op in PLUS|{'radd'} else 0.
-
-# %% ../../nbs/check/axes.ipynb #88a1452a
-def other_axes(g, n, size, centred, own): # Yields `(name, gradient, words)`
-    "Means along other axes than the norm's `own`, or divided by another count"
-    long = [a for a in range(n.ndim) if n.shape[a]>1]
-    for axes in [s for s in subsets(long) if s!=own]:
-        why = f'the means of the norm run along axis {", ".join(map(str, axes))}'
-        yield 'wrong_axis', norm_back(g, n, size, axes, centred), why
-        if not set(axes)<set(own): continue
-        count = math.prod(n.shape[a] for a in axes)
-        why = f'the sums of the norm are divided by {count}, and have more summands'
-        yield 'divisor_wrong', norm_back(g, n, size, own, centred, count), why
-
-# %% ../../nbs/check/axes.ipynb #ca673fd9
-def norm_ways(g, n, size, centred, eps): # Yields `(name, gradient, words)`
-    "Other ways back through a norm whose size is computed from its input"
-    own = tuple(a for a in range(n.ndim) if size.shape[a]<n.shape[a])
-    yield from other_axes(g, n, size, centred, own)
-    if not centred:
-        why = 'a mean is taken off on the way back, and none on the way forward'
-        plain = norm_back(g, n, size, own, False)
-        yield 'mean_path_extra', levelled(plain, own), why
-        yield 'mean_path_extra', norm_back(g, n, size, own), why
-    why = 'it is divided by the variance in place of its root'
-    yield 'root_missing', norm_back(g, n, size*size, own, centred), why
-    if eps:
-        late = (size*size-eps).clamp_min(0).sqrt()+eps
-        why = 'eps is added after the root, and on the way forward below it'
-        yield 'eps_misplaced', norm_back(g, n*size/late, late, own, centred), why
-
-# %% ../../nbs/check/axes.ipynb #19598181
-def given_ways(g, n, size): # Yields `(name, gradient, words)`
-    "As if the size and the mean that are given were computed from the input"
-    why = 'mean and size are given, and it is the way back through computed ones'
-    for axes in subsets([a for a in range(n.ndim) if n.shape[a]>1]):
-        plain = norm_back(g, n, size, axes, False)
-        for new in (plain, levelled(plain, axes), norm_back(g, n, size, axes)):
-            yield 'statistics_followed', new, why
-
-def is_norm(e, name) -> bool:
-    "Is it a division by a root that is the same for several entries?"
-    node, root = e.node, e.node.parts[1] if len(e.node.parts)>1 else None
-    if node.op not in OVER or e.i!=0 or root is None or node.grad is None: return False
-    size = node.args[1]
-    wide = isinstance(size, Tensor) and size.ndim<=node.out.ndim<5
-    sized = root.op in ROOTS or role(root)[0] in ('variance', 'norm')
-    return wide and sized and size.numel()<node.out.numel() and name in sources(e.source)
-
-# %% ../../nbs/check/axes.ipynb #6d53c406
-def norms(graph, shares, name, got): # Yields clues
-    "Which change of the way back through a norm gives the gradient that came?"
-    for e in [e for e, _ in shares if is_norm(e, name)]:
-        g, n, size = e.node.grad, e.node.out.detach(), e.node.args[1].detach()
-        size = size.reshape(*[1]*(n.ndim-size.ndim), *size.shape)
-        root, centred = e.node.parts[1], e.source.op=='sub'
-        if name not in sources(root): ways = given_ways(g, n, size)
-        else: ways = norm_ways(g, n, size, centred, eps_of(root))
-        start = e.source.args[0] if centred else e.tensor
-        rest = graph.want[name]-graph.through(e.node.out, g, name)
-        for bug, new, said in ways:
-            if fits(got, rest+graph.through(start, new, name)):
-                yield Clue(bug, said, 3.1, key=f'norm {bug}')

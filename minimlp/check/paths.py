@@ -8,11 +8,12 @@ __all__ = ['cuts', 'plain', 'telling', 'uneven', 'graph_of', 'followed', 'from_g
 # %% ../../nbs/check/paths.ipynb #4b55d102
 import itertools
 
-from .axes import logarithms, norms, over, softmaxes
+from .axes import logarithms, over, softmaxes
 from .graph import SIMPLE, Graph, factor
 from .joints import early, joints
 from .judge import Found
 from .lines import lines
+from .norms import norms
 from .runs import Run
 from .slices import differ
 from .suspects import Clue, fits
