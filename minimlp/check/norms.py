@@ -61,7 +61,7 @@ def norm_ways(g, n, size, centred, eps): # Yields `(name, gradient, words)`
         plain = norm_back(g, n, size, own, False)
         yield 'mean_path_extra', levelled(plain, own), why
         yield 'mean_path_extra', norm_back(g, n, size, own), why
-    why = 'it is divided by the variance in place of its root'
+    why = 'it is divided by the variance, not by its root'
     yield 'root_missing', norm_back(g, n, size*size, own, centred), why
     if eps:
         late = (size*size-eps).clamp_min(0).sqrt()+eps
