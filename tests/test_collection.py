@@ -2,6 +2,8 @@
 import pytest
 
 from collection import RIGHT, WRONG, dense, heard, held_out, spatial
+from minimlp.check.said import words_of
+from minimlp.zoo import batchnorm, entry, norms, routing, shared, softmax  # they add words
 
 HEARD = {}
 
@@ -16,6 +18,7 @@ def test_right_is_not_accused(name):
 def test_wrong_is_caught(name):
     report = WRONG[name].report()
     HEARD[name] = heard(WRONG[name], report)
+    assert all(words_of(b.name) for r in report.rows for b in r.bugs)
     assert not report.ok, report
 
 

@@ -138,7 +138,8 @@ def mapped(o, f, path:str=''):
 def clone(t):
     "A copy of its own on the CPU; anything that isn't a leaf as it is"
     if isinstance(t, np.ndarray): return torch.from_numpy(t.copy())
-    return t.detach().cpu().clone() if isinstance(t, Tensor) else t
+    if not isinstance(t, Tensor): return t
+    return t.detach().clone() if t.is_cpu else t.detach().cpu().clone()
 
 def rows_sum_to_one(t:Tensor, tol:float=1e-6) -> bool:
     "Are the rows of it distributions?"

@@ -16,6 +16,8 @@ from .runs import Guess
 def axes_of(run) -> dict: # `(tensor, axis)` → length
     "The length of every axis of a run"
     found = {('rows',): run.rows, ('columns',): run.cols}
+    outs = getattr(run, 'outs', [])
+    if outs and outs[0].ndim>3: found['places',] = outs[0][0, 0].numel()
     for k, t in run.vals.items():
         found.update({(k, a): n for a, n in enumerate(t.shape)})
     return found

@@ -191,7 +191,7 @@ def _batch(case, vals, size) -> list:
     return rows if rows and rows[0][0]==case.args[0] else []
 
 # %% ../../nbs/check/legit.ipynb #e6d69fac
-def linked(case, vals, tries, gen): # Yields tuples of `(name, axis)`
+def linked(case, vals, tries, gen): # Yields `((name, axis), …)` and the values tried
     "Axes that can get another length together, alone as far as the forward pass allows"
     fixed = constants(case)
     for size, axes in lengths(vals).items():
@@ -199,9 +199,10 @@ def linked(case, vals, tries, gen): # Yields tuples of `(name, axis)`
         works, new = [], other_size(size, vals)
         for some in itertools.islice(together(axes, _batch(case, vals, size)), 24):
             if len(works)>3 or any(set(w)<set(some) for w in works): continue
-            if tries.takes(resized(vals, some, new, gen)):
+            longer = resized(vals, some, new, gen)
+            if tries.takes(longer):
                 works.append(some)
-                yield some
+                yield some, longer
 
 # %% ../../nbs/check/legit.ipynb #7039b72d
 def other_size(size:int, vals:dict) -> int:
@@ -222,9 +223,11 @@ def new_sizes(size, vals, axes, many) -> list:
 # %% ../../nbs/check/legit.ipynb #f6b4bab2
 def sizes(case, vals, tries, gen, many=True): # Yields `(label, values, which axes)`
     "The same tensors with other lengths along axes that belong together"
-    for axes in linked(case, vals, tries, gen):
+    for axes, longer in linked(case, vals, tries, gen):
         name, axis = axes[0]
-        for n in new_sizes(vals[name].shape[axis], vals, axes, many):
+        first, *more = new_sizes(vals[name].shape[axis], vals, axes, many)
+        yield label(case, axes, first), longer
+        for n in more:
             new = resized(vals, axes, n, gen)
             if tries.takes(new): yield label(case, axes, n), new
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REPLACED', 'with_other', 'is_square', 'untransposed', 'other_operand', 'outputs_mixed', 'some_of_batch', 'forgotten',
-           'reverse', 'exchanged']
+           'reverse', 'turn', 'exchanged']
 
 # %% ../../nbs/check/mixups.ipynb #dc6c9229
 import itertools
@@ -79,7 +79,8 @@ def forgotten(f, run): # Yields clues
     "Gradients as if another tensor were one, or zero, or not itself"
     for k, t in run.vals.items():
         for make, bug, word in REPLACED if is_float(t) and k!=f.name else ():
-            if with_other(f, run, {k: make(t)}):
+            new = make(t)
+            if new is not t and with_other(f, run, {k: new}):
                 yield Clue(bug, f'it is right for {k} {word}', 3.3, key=f'{bug} {k}')
         for j, other in run.vals.items():
             alike = other.shape==t.shape and other.dtype==t.dtype
@@ -93,11 +94,16 @@ def reverse(t):
     "Read backwards along the last axis"
     return t.flip(-1) if t.ndim else t
 
+def turn(t):
+    "Turned by half a turn in its last two axes, if it isn't just a matrix"
+    return t.flip(-1, -2) if t.ndim>2 and min(t.shape[-2:])>1 else t
+
 REPLACED = ((torch.ones_like, 'factor_missing', 'of ones: it is missing'),
             (torch.zeros_like, 'term_missing', 'of zeros: it is missing'),
             (reverse, 'operand_flipped', 'reversed: it is used back to front'),
             (lambda t: reverse(t).roll(1, -1) if t.ndim else t, 'operand_flipped',
-             'reversed around its first entry: it is used back to front'))
+             'reversed around its first entry: it is used back to front'),
+            (turn, 'kernel_not_turned', 'turned round: it isn’t, or once too often'))
 
 # %% ../../nbs/check/mixups.ipynb #110b08fb
 def exchanged(f, run): # Yields clues

@@ -8,11 +8,12 @@ __all__ = ['cuts', 'plain', 'telling', 'uneven', 'graph_of', 'followed', 'from_g
 # %% ../../nbs/check/paths.ipynb #4b55d102
 import itertools
 
-from .axes import over, softmaxes
+from .axes import logarithms, over, softmaxes
 from .graph import SIMPLE, Graph, factor
 from .joints import early, joints
 from .judge import Found
 from .lines import lines
+from .norms import norms
 from .runs import Run
 from .slices import differ
 from .suspects import Clue, fits
@@ -97,7 +98,9 @@ def from_graph(f:Found, run:Run): # Yields clues
     other = [*swaps(*known), *joints(*known)]
     for c in alone: # a factor of two may be a number that stands there
         c.sure = not (other and c.name.endswith('doubled'))
-    found = alone + other + [*swaps(*known, over), *softmaxes(*known)]
+    found = alone + other
+    found += [*swaps(*known, over), *softmaxes(*known)]
+    found += [*norms(*known), *logarithms(*known)]
     for c in found or [*swaps(*known, early), *uneven(graph, groups, f.name, got)]:
         c.deep = True
         yield c

@@ -61,6 +61,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.nodes = {i: Node('', name=n) for i, n in names.items()}
         self.edges, self.kept, self.change, self.inside = [], [], None, ''
+        self.noting = True # are the gradients of results put down?
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, func.__name__.strip('_')
@@ -149,8 +150,12 @@ def _noted(self, node, out):
     for o in out if isinstance(out, (tuple, list)) else (out,):
         if not isinstance(o, Tensor): continue
         self.keep(o, node)
-        if live(o): o.register_hook(lambda g: setattr(node, 'grad', g))
+        if live(o): o.register_hook(lambda g: self.note(node, g))
     node.out = out
     return out
 
-Recorder.recorded, Recorder.noted = _recorded, _noted
+def _note(self, node, g):
+    "Put down the gradient of a result, unless somebody is only trying something"
+    if self.noting: node.grad = g
+
+Recorder.recorded, Recorder.noted, Recorder.note = _recorded, _noted, _note

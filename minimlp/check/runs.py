@@ -105,10 +105,16 @@ def _slope(self, name, i=None, way=None):
 Run.nudges, Run.noise, Run.shake, Run.slope = _nudges, _noise, _shake, _slope
 
 # %% ../../nbs/check/runs.ipynb #79743d3a
+def _tops(self) -> tuple:
+    "The largest entry of the upstream gradients, and of all inputs and parameters"
+    floats = [t for t in self.vals.values() if is_float(t)]
+    up = max(map(largest, self.ups), default=0.)
+    return up, max(map(largest, floats), default=1.)
+
 def _scene(self, **more) -> Scene:
     "What the judge may ask"
-    up = max(map(largest, self.ups), default=0.)
-    size = max([largest(t) for t in self.vals.values() if is_float(t)], default=1.)
+    if not hasattr(self, '_sizes'): self._sizes = self.tops()
+    up, size = self._sizes
     sure = self.case.oracle!=self.case.outs # a reference isn't overruled
     return Scene(self, self.gen, up, self.noise, self.case.eps, self.budget,
                  size=size, sure=sure, **more)
@@ -118,7 +124,8 @@ def _verdict(self, name):
     if name in self.case.unjudged: return None
     want, got = self.want[name], self.got(name)
     if want is None or self.untouched(name): return self.nothing(name, want)
-    return judge(name, got, want, self.scene(allowed=self.allowed), self.case.exact)
+    if not hasattr(self, '_allowed_now'): self._allowed_now = self.allowed
+    return judge(name, got, want, self.scene(allowed=self._allowed_now), self.case.exact)
 
 # %% ../../nbs/check/runs.ipynb #96e5232a
 def _nothing(self, name, want):
@@ -132,7 +139,8 @@ def _nothing(self, name, want):
         return Found(name, self.got(name), zero if want is None else want)
     return self.by_hand(name)
 
-Run.scene, Run.verdict, Run.nothing = _scene, _verdict, _nothing
+Run.tops, Run.scene = _tops, _scene
+Run.verdict, Run.nothing = _verdict, _nothing
 
 # %% ../../nbs/check/runs.ipynb #61c17cb5
 def _depends(self, name) -> bool:

@@ -199,7 +199,9 @@ def _through(self, t, g, name) -> Tensor:
     leaf = self.leaves[name]
     none = torch.zeros_like(leaf)
     if t.grad_fn is None: return g if t is leaf else none
+    self.recorder.noting = False # it is only tried
     found = torch.autograd.grad(t, leaf, g, retain_graph=True, allow_unused=True)[0]
+    self.recorder.noting = True
     return none if found is None else found
 
 Graph.through = _through

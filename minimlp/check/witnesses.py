@@ -35,11 +35,12 @@ def quiet():
 def default_type(case:Case):
     "New tensors are float64 as long as a float32 target runs in float64"
     was = torch.get_default_dtype()
-    if case.lifted and case.dtype==torch.float64: torch.set_default_dtype(torch.float64)
+    changes = case.lifted and case.dtype==torch.float64!=was
+    if changes: torch.set_default_dtype(torch.float64)
     try:
         yield
     finally:
-        torch.set_default_dtype(was)
+        if torch.get_default_dtype()!=was: torch.set_default_dtype(was)
 
 def seeded(case:Case, f, *args, **kwargs):
     "`f(*args)`, with the same random numbers every time"
@@ -63,7 +64,8 @@ class Trace:
         outs = oracle or case.outs
         floats = {k: t for k, t in vals.items() if is_float(t)}
         self.leaves = {k: clone(t).requires_grad_() for k, t in floats.items()}
-        mine = {**fresh(vals), **{k: t.clone() for k, t in self.leaves.items()}}
+        copied = lambda k: self.leaves[k].clone() if k in floats else clone(vals[k])
+        mine = {k: copied(k) for k in vals}
         try:
             with torch.enable_grad():
                 self.outs = seeded(case, outs, mine)

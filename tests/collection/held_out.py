@@ -481,7 +481,7 @@ def ppo_unclipped(dout, cache):
     ratio, advantage, on = cache
     return -dout*ratio*advantage/len(ratio), None, None
 
-@wrong(of=ppo_back, says='mask_wrong path_missing')
+@wrong(of=ppo_back, says='mask_wrong mask_missing path_missing')
 def ppo_dead_outside(dout, cache):
     ratio, advantage, on = cache
     inside = (ratio>.8)&(ratio<1.2)
@@ -1727,7 +1727,7 @@ class ColumnConvMean(ColumnConv):
         self.bias.g = self.out.g.mean((2, 3)).sum(0)
 
 
-@wrong(of=ColumnConv, says='flipped w_not_transposed not_reversed')
+@wrong(of=ColumnConv, says='kernel_not_turned flipped w_not_transposed not_reversed')
 class ColumnConvForwards(ColumnConv):
     def backward(self):
         super().backward()
