@@ -24,7 +24,7 @@ from ..forward import init_params
 RUNGS = {'functions': backward.forward_and_backward,
          'layers':    layers.step_of(layers.Model),
          'module':    layers.step_of(module.Model),
-         'nn.Module': autograd.step_of(autograd.Model)}
+         'nn.Module': autograd.step_of_torch(autograd.Model)}
 COMPARED = 'w1', 'b1', 'w2', 'b2', 'inp', 'loss'
 TOL = 1e-4 # relative to the largest entry of each gradient
 
