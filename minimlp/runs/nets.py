@@ -75,12 +75,13 @@ def conv(s) -> list:
 def rows(s) -> list:
     "A transformer block that reads a digit row by row"
     gen = torch.Generator().manual_seed(s.seed)
-    pixels, places = torch.randn(28, 64, generator=gen), torch.randn(28, 64, generator=gen)
-    zeros, ones = torch.zeros(64), torch.ones(64)
-    readers = kaiming(28*64, 10, seed=s.seed)
-    return [Unflatten(1, (28, 28)), EachRow(Lin(pixels*(2/28)**.5, zeros)), Place(places/2),
-            fresh_block(64, 128, 4, gen), LayerNorm(ones, zeros.clone()),
-            Flatten(), Lin(*readers)]
+    w = torch.randn(28, 64, generator=gen)*(2/28)**.5
+    places = torch.randn(28, 64, generator=gen)/2
+    reader = EachRow(Lin(w, torch.zeros(64)))
+    block = fresh_block(64, 128, 4, gen)
+    norm = LayerNorm(torch.ones(64), torch.zeros(64))
+    last = Lin(*kaiming(28*64, 10, seed=s.seed))
+    return [Unflatten(1, (28, 28)), reader, Place(places), block, norm, Flatten(), last]
 
 # %% ../../nbs/runs/nets.ipynb #f947a2ca
 NETS = { # name → its layers, and the architecture in words
