@@ -123,7 +123,7 @@ def _kind(net:str, plain:bool, kernel:str): # As for `build`
 @call_parse
 def minimlp_train(preset:str=None,       # A name from below; the options change it
                   sizes:str=None,        # Units per layer; else 784,50,10
-                  net:str=None,          # mlp, dropout, noisy, lenet, conv or rows
+                  net:str=None,          # dropout, noisy, lenet, conv, rows; else mlp
                   dropout:float=None,    # Share of hidden units, for the net dropout
                   noise:float=None,      # Standard deviation of it, for the net noisy
                   distort:float=None,    # Reach of elastic distortions, such as 34

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from ..backward import _upstream
+from ..bugs import bug
+from ..check.catalogue import WORDS
 from ..module import Lin, Module
 from .attention import MultiheadAttention, check_table
 from .gelu import GELU
 from .network import check_layers
 from .norms import LayerNorm
 from .routing import Residual
+from .shared import _Spoilt
 from .softmax import randn
 
 # %% ../../nbs/zoo/block.ipynb #bloc0010
@@ -118,3 +121,58 @@ def fresh_block(n_in:int,            # Numbers in a row
     mlp = Lin(*drawn(n_in, nh)), GELU(), Lin(*drawn(nh, n_in))
     norms = [LayerNorm(torch.ones(n_in), torch.zeros(n_in)) for _ in range(2)]
     return Block(norms[0], attention, norms[1], *mlp)
+
+# %% ../../nbs/zoo/block.ipynb #bloc0059
+WORDS.update({
+    'second_connection_forgotten': ('block', 'assign `h.g` once more in the second connection',
+        'the first connection has the sum, and the second is a copy of it, but for the sum',
+        'one block learns, hardly worse; several blocks learn clearly worse',
+        'the share of a connection is missing'),
+    'norm_jumped_over': ('block', 'add what came back to the output of the norm',
+        'the input of the block and that of the attention have the same shape',
+        'nothing in the block itself; the layers before it are misled',
+        'right along the connection, and without the norm through the layers'),
+})
+
+# %% ../../nbs/zoo/block.ipynb #bloc0060
+WORDS.update({
+    'rows_by_view': ('block', 'flatten what came back after its first axes changed places',
+        'the number of rows is right, and so is the length of a row',
+        'it learns, clearly worse', 'it has the rows of other tables'),
+    'tables_averaged': ('block', 'take the mean over the batch for the places',
+        'a mean seems fairer than a sum', 'nothing with Adam; with SGD places hardly move',
+        'it is as many times too small as there are tables'),
+})
+
+# %% ../../nbs/zoo/block.ipynb #bloc0061
+@bug('second_connection_forgotten')
+class _SecondForgotten(Block):
+    def bwd(self, out, inp):
+        "`h` has only what came through the second step"
+        look, think = self.layers
+        think.out.g = out.g
+        think.backward()
+        look.out.g = look.out.g - out.g
+        look.backward()
+
+@bug('norm_jumped_over')
+class _NormJumpedOver(_Spoilt, Block):
+    def spoil(self, out, inp):
+        "The gradient of the norm's output in place of that of its input"
+        look = self.layers[0]
+        inp.g = look.out.g + look.layers[0].out.g
+
+# %% ../../nbs/zoo/block.ipynb #bloc0062
+@bug('rows_by_view')
+class _RowsByView(EachRow):
+    def bwd(self, out, inp):
+        "The right number of rows, in another order"
+        last = self.layers[-1].out
+        last.g = out.g.transpose(0, -2).reshape(last.shape)
+        for l in reversed(self.layers):
+            l.backward()
+        inp.g = self.rows.g.reshape(inp.shape)
+
+@bug('tables_averaged')
+class _TablesAveraged(_Spoilt, Place):
+    def spoil(self, out, inp): self.w.g = out.g.reshape(-1, *self.w.shape).mean(0)
