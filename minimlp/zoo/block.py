@@ -124,13 +124,13 @@ def fresh_block(n_in:int,            # Numbers in a row
 
 # %% ../../nbs/zoo/block.ipynb #bloc0059
 WORDS.update({
-    'second_connection_forgotten': ('block', 'assign `h.g` once more in the second connection',
-        'the first connection has the sum, and the second is a copy of it, but for the sum',
-        'one block learns, hardly worse; several blocks learn clearly worse',
+    'second_connection_forgotten': ('block', 'assign `h.g` in the second connection, where it should be added to',
+        'the sum was written for one addition, and there are two',
+        'one block learns as well, several blocks learn worse',
         'the share of a connection is missing'),
     'norm_jumped_over': ('block', 'add what came back to the output of the norm',
         'the input of the block and that of the attention have the same shape',
-        'nothing in the block itself; the layers before it are misled',
+        'nothing: it learns as well, though the layers before it are misled',
         'right along the connection, and without the norm through the layers'),
 })
 
