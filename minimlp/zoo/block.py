@@ -124,7 +124,8 @@ def fresh_block(n_in:int,            # Numbers in a row
 
 # %% ../../nbs/zoo/block.ipynb #bloc0059
 WORDS.update({
-    'second_connection_forgotten': ('block', 'assign `h.g` in the second connection, where it should be added to',
+    'second_connection_forgotten': ('block',
+        'assign `h.g` in the second connection, where it should be added to',
         'the sum was written for one addition, and there are two',
         'one block learns as well, several blocks learn worse',
         'the share of a connection is missing'),
