@@ -123,7 +123,7 @@ def _kind(net:str, plain:bool, kernel:str): # As for `build`
 @call_parse
 def minimlp_train(preset:str=None,       # A name from below; the options change it
                   sizes:str=None,        # Units per layer; else 784,50,10
-                  net:str=None,          # mlp (the default), dropout, noisy, lenet, conv
+                  net:str=None,          # dropout, noisy, lenet, conv, rows; else mlp
                   dropout:float=None,    # Share of hidden units, for the net dropout
                   noise:float=None,      # Standard deviation of it, for the net noisy
                   distort:float=None,    # Reach of elastic distortions, such as 34
@@ -155,7 +155,7 @@ For example: minimlp_train --preset quick, or
 minimlp_train --sizes 784,100,50,10 --opt adam --lr 0.001 --epochs 5.
 
 Presets: lecun-300, lecun-1000, simard, nielsen, cmu, best, best-60k, quick; and with
-more layers: dropout, lenet, elastic, conv-elastic, best-mlp.
+more layers: dropout, lenet, elastic, conv-elastic, best-mlp, rows.
 Kernels: mm, mm-columns, onednn, onednn-columns. Data: a folder of IDX files, a .pkl.gz
 file, sample, or download.'''
     options = dict(net=net, sizes=sizes, dropout=dropout, noise=noise, distort=distort,

@@ -169,3 +169,9 @@ PRESETS |= {
                             all_rows=True),
                    .95, 'Srivastava et al. 2014'),
 }
+
+# %% ../../nbs/runs/settings.ipynb #rows0005
+PRESETS |= {
+    'rows':       (Settings(net='rows', smooth=.1, opt='adam', lr=2e-3, wd=.05,
+                            decoupled=True, bs=100, epochs=30, all_rows=True), None, ''),
+}
