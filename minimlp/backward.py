@@ -84,14 +84,16 @@ def forward_and_backward(inp:Tensor,           # Rows, `(n, n_in)`
     lin_grad(inp, l1, w1, b1)
     return loss
 
-# %% ../nbs/02_backward.ipynb #d143e974
+# %% ../nbs/02_backward.ipynb #back0011
 def _named(loss, inp, *params) -> dict: # 'loss', 'inp', 'w1', 'b1', 'w2', …
     "The loss and one value per tensor, by name"
     named = dict(loss=loss, inp=inp)
     for i, p in enumerate(params):
-        named[f'{"wb"[i % 2]}{i//2 + 1}'] = p
+        kind = 'b' if i % 2 else 'w'
+        named[f'{kind}{i//2 + 1}'] = p
     return named
 
+# %% ../nbs/02_backward.ipynb #d143e974
 def reference(inp:Tensor,    # Rows, `(n, n_in)`
               targ:Tensor,   # Targets, `(n,)`
               *params:Tensor # `w1, b1, w2, b2, …`

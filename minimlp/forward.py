@@ -27,6 +27,7 @@ def check_lin(inp:Tensor, # As for `lin`
     matrices = inp.ndim == 2 and w.ndim == 2
     if matrices and inp.shape[1] == w.shape[0] and b.shape == w.shape[1:]:
         return
+    # it would fit the other way round, and can't be meant as it is
     turned = matrices and inp.shape[1] == w.shape[1] != w.shape[0]
     hint = '. Is w transposed?' if turned else ''
     raise ValueError("expected inp (n, n_in), w (n_in, n_out) and b (n_out,); got "
@@ -40,7 +41,7 @@ def _check_sizes(sizes:tuple) -> None:
                          f"init_params(784, 50, 1); got {sizes}")
 
 def init_params(*sizes:int,   # Units per layer from input to output: `784, 50, 1`
-                seed:int=42   # Of a generator of its own
+                seed:int=42   # Of this function's own random generator
                ) -> list:     # `[w1, b1, w2, b2, …]`: `(n_in, n_out)`, `(n_out,)`, …
     "Weights from N(0, 1), biases of zero; `ValueError` for fewer than two sizes"
     _check_sizes(sizes)
