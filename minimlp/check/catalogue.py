@@ -30,7 +30,7 @@ WORDS.update({
         'every entry is n times too large'),
     'mean_twice': ('loss', 'divide by n in the loss, and again before the update',
         'two people, or two files, both take care of the mean',
-        'far worse: training crawls, above all in large batches', 'every entry is n times too small'),
+        'far worse, above all with large batches', 'every entry is n times too small'),
     'factor_two_missing': ('loss', 'leave out the 2',
         'the loss in the book is half the square, the loss in the code is not',
         'a little worse: shorter steps', 'every entry is half as large as it should be'),
