@@ -38,30 +38,31 @@ WORDS = Words() # name → (family, do, why, symptom, tell)
 WORDS.update({
     'mean_missing': ('loss', 'leave out `/n`',
         'the derivative of the square is remembered, the mean around it is not',
-        'the learning rate has to be n times smaller, and again when the batch size changes',
+        'far worse, unless the learning rate is n times smaller, for each batch size anew',
         'every entry is n times too large'),
     'mean_twice': ('loss', 'divide by n in the loss, and again before the update',
         'two people, or two files, both take care of the mean',
-        'training crawls, more so with large batches', 'every entry is n times too small'),
+        'far worse, above all with large batches', 'every entry is n times too small'),
     'factor_two_missing': ('loss', 'leave out the 2',
         'the loss in the book is half the square, the loss in the code is not',
-        'nothing: half the learning rate', 'every entry is half as large as it should be'),
+        'a little worse: shorter steps', 'every entry is half as large as it should be'),
     'factor_two': ('loss', 'multiply by 2 once more',
-        'the 2 is in the residual and in the formula', 'nothing: twice the learning rate',
+        'the 2 is in the residual and in the formula', 'a little better or worse: longer steps',
         'every entry is twice as large as it should be'),
 })
 
 # %% ../../nbs/check/catalogue.ipynb #a548b614
 WORDS.update({
     'sign': ('loss', 'write target minus prediction',
-        'the square doesn’t care about the order, its derivative does', 'the loss goes up',
+        'the square doesn’t care about the order, its derivative does',
+        'far worse: the loss goes up',
         'every entry has the opposite sign'),
     'squeezed': ('loss', 'squeeze the prediction, and forget to give the axis back',
         'shapes `(n, 1)` and `(n,)` look alike in print',
         'an error in the layer before, or a broadcast that hides it',
         'the shape is `(n,)` and should be `(n, 1)`'),
     'broadcast': ('loss', 'subtract `(n,)` from `(n, 1)`', 'PyTorch stretches what doesn’t fit',
-        'a gradient as large as the square of the batch', 'the shape is `(n, n)`'),
+        'an error in the layer before, which doesn’t expect `(n, n)`', 'the shape is `(n, n)`'),
 })
 
 # %% ../../nbs/check/catalogue.ipynb #c9d742b5
@@ -69,11 +70,11 @@ WORDS.update({
     'class_mean_missing': ('loss',
         'average over rows only, where the loss averages over rows and classes',
         '`mean()` in the forward pass takes all axes',
-        'the learning rate is as many times too large as there are classes',
+        'far worse: the learning rate is as many times too large as there are classes',
         'every entry is c times too large'),
     'overflow': ('loss', 'compute the softmax without taking the maximum off first',
         'the formula in the book has no maximum in it',
-        'nan, but only once the network has become sure of itself',
+        'nothing, until a logit is too large for `exp`: then nan',
         'right for small inputs, nan for inputs of 10,000'),
 })
 
@@ -81,17 +82,17 @@ WORDS.update({
 WORDS.update({
     'mean_for_sum': ('linear', 'take the mean of the bias gradient over the batch',
         'everything else is divided by n somewhere, so why not here',
-        'biases hardly move; accuracy stays the same', 'n times too small, and only the bias'),
+        'nothing: only the biases hardly move', 'n times too small, and only the bias'),
     'not_summed': ('linear', 'hand the upstream gradient to the bias as it is',
         'the bias is added, and the derivative of a sum is 1',
-        'the bias becomes a matrix, or the update raises',
+        'an error in the update, or the bias becomes a matrix',
         'one axis too many, as long as the batch'),
     'extra_axis': ('linear', 'sum with `keepdim=True`',
-        'copied from NumPy code where biases are rows', 'biases turn into `(1, n_out)`',
-        'one axis of length one too many'),
+        'copied from NumPy code where biases are rows',
+        'an error in the update, or the bias gets an axis', 'one axis of length one too many'),
     'transposed': ('linear', 'write `out.g.t() @ inp`',
         'the layer it was copied from stores its weights the other way round',
-        'an error, unless the layer is square: then silence', 'its transpose is right'),
+        'an error, unless the layer is square', 'its transpose is right'),
 })
 
 # %% ../../nbs/check/catalogue.ipynb #a739d3b0
@@ -100,10 +101,10 @@ WORDS.update({
         'an error, unless the layer is square', 'right for w in place of w.t()'),
     'upstream_ignored': ('linear', 'use the local derivative alone',
         'it was tested as the last layer, with a loss that is a plain sum',
-        'it learns nothing: each step moves the weights in the same direction',
+        'far worse: each step moves the weights in the same direction',
         'right for an upstream gradient of ones'),
     'input_forgotten': ('linear', 'give each weight the gradient of its output',
-        'it is right for the bias', 'all weights of a unit move together',
+        'it is right for the bias', 'far worse: all weights of a unit move together',
         'all rows of the weight gradient are the same'),
     'constant_factor': ('linear', 'leave a constant of an experiment in the code',
         'it was meant to be taken out', 'nothing',
@@ -113,33 +114,33 @@ WORDS.update({
 # %% ../../nbs/check/catalogue.ipynb #5e6dafde
 WORDS.update({
     'never_written': ('memory', 'forget one of the gradients', 'a test on used tensors is green',
-        'the update stops with an error, or old gradients are used again',
+        'an error in the update, or old gradients are used again',
         'it is as it was before the backward pass'),
     'partly_written': ('memory', 'fill a new tensor up to the last row but one',
-        'an off-by-one in a loop over a batch', 'rubbish in one row, now and then nan',
+        'an off-by-one in a loop over a batch', 'nan, or rubbish in one row',
         'nan in some entries'),
     'stale': ('memory', 'compute the gradient once and keep it', 'a cache that nobody empties',
-        'the first step is right, and all others repeat it',
+        'far worse: the first step is right, and all others repeat it',
         'the second call gives the gradient of the first'),
     'behind': ('memory', 'remember the input after it was needed',
         '`self.inp = inp` stands one line too low',
-        'it hardly learns: inputs and gradients belong to different batches',
+        'far worse: inputs and gradients belong to different batches',
         'the second call uses the input of the first'),
 })
 
 # %% ../../nbs/check/catalogue.ipynb #23fb0246
 WORDS.update({
     'overwritten': ('memory', 'assign `.g` where it should add up',
-        'one use of a tensor is the common case', 'wrong as soon as a tensor is used twice',
+        'one use of a tensor is the common case', 'nothing, until a tensor is used twice',
         'with `accumulate=True`: a second call gives the second gradient alone'),
 })
 
 # %% ../../nbs/check/catalogue.ipynb #f77bc51f
 WORDS.update({
     'some_rows': ('places', 'forget the last row of a batch', '`range(n-1)`',
-        'nothing: one row in sixty-four', 'right except in one row'),
+        'nothing: it is one row in sixty-four', 'right except in one row'),
     'some_columns': ('places', 'forget the first unit', 'an index that starts at one',
-        'one unit never learns', 'right except in one column'),
+        'nothing: the weights of one unit stay as they were', 'right except in one column'),
     'low_precision': ('places',
         'compute it in float32, or in half precision, inside float64 code',
         'a constant or a buffer made with the default type',
@@ -150,38 +151,38 @@ WORDS.update({
 WORDS.update({
     'mask_missing': ('activation', 'pass the gradient on as it is',
         'the forward pass clamps, so it feels done',
-        'dead units keep learning; accuracy hardly suffers', 'right where it isn’t zero'),
+        'a little worse: units that are zero get a gradient, too', 'right where it isn’t zero'),
     'mask_inverted': ('activation', 'write `<` for `>`', 'the comparison of the clamp, copied',
-        'only what didn’t contribute is changed',
+        'far worse: the layers before it change only what didn’t contribute',
         'zero where it shouldn’t be, and the other way round'),
     'mask_upstream': ('activation', 'mask by the gradient: `out.g > 0`',
         'both are called `out` or `grad` in the same line',
-        'it learns nothing: hidden units get pushed in one direction only',
+        'far worse: hidden units get pushed in one direction only',
         'it passes where the upstream gradient is positive'),
     'mask_wrong': ('activation', 'mask by another tensor of the same shape',
-        'two layers share a variable', 'it learns, as if there were noise',
+        'two layers share a variable', 'a little worse, as if there were noise',
         'it passes in places that have nothing to do with the input'),
 })
 
 # %% ../../nbs/check/catalogue.ipynb #b8d88406
 WORDS.update({
     'at_output': ('activation', 'take the derivative at the output',
-        'σ′ = σ(1−σ), and then σ is applied once more', 'it learns, more slowly',
+        'σ′ = σ(1−σ), and then σ is applied once more', 'a little worse',
         'it is the derivative at the output'),
     'diagonal_only': ('activation', 'use `out*(1-out)` for a softmax',
-        'softmax looks like a sigmoid, and for the sigmoid it is right', 'it learns, worse',
+        'softmax looks like a sigmoid, and for the sigmoid it is right', 'a little worse',
         'it is the diagonal of the Jacobian alone'),
 })
 
 # %% ../../nbs/check/catalogue.ipynb #0f79f213
 WORDS.update({
     'order': ('model', 'go through the layers in the order of the forward pass',
-        '`reversed` is one word', 'an error, or, with stale gradients around, silence',
+        '`reversed` is one word', 'an error, or, with old gradients around, none',
         'a gradient is asked for before it is made'),
     'wrong_tensor': ('model', 'return the input gradient of the wrong layer',
         'an index off by one',
-        'training doesn’t use it; adversarial examples and stacked models do',
+        'nothing: training doesn’t use it; adversarial examples and stacked models do',
         'it is the gradient of another tensor'),
     'tied_overwritten': ('model', 'use one weight matrix in two layers', '`.g =` overwrites',
-        'it learns, with half of the gradient', 'it is the share of one use alone'),
+        'a little worse: one share of the gradient is lost', 'it is the share of one use alone'),
 })
