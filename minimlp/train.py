@@ -169,8 +169,6 @@ def fit(model, opt,               # Called with `(x, y)`, has `backward`; an `Op
     return history
 
 # %% ../nbs/07_train.ipynb #69d87e92
-#| code-fold: true
-#| code-summary: "One step"
 def train_step(model, opt,  # As for `fit`
                x:Tensor, y:Tensor, # All rows and their classes
                rows:Tensor  # Which of them this step looks at: indices, `(bs,)`, int64
@@ -187,8 +185,6 @@ def _own(model, f):
     return getattr(model, f.__name__, partial(f, model))
 
 # %% ../nbs/07_train.ipynb #f309a315
-#| code-fold: true
-#| code-summary: "If the loss is inf or nan"
 def _cause(opt, x:Tensor) -> str:
     "What is likely to be wrong if the loss on the rows `x` is inf or nan"
     if not x.isfinite().all():
@@ -204,8 +200,6 @@ def _check_loss(loss:float, where:str, opt, x:Tensor, rows:Tensor) -> None:
     raise FloatingPointError(f"the loss is {loss} in {where}; {cause}")
 
 # %% ../nbs/07_train.ipynb #87ed38a1
-#| code-fold: true
-#| code-summary: "What holds during an epoch"
 @contextmanager
 def _training(model, opt):
     "Inside, the model's `mode` holds, if any; afterwards `opt.lr` is what it was"
@@ -217,8 +211,6 @@ def _training(model, opt):
         opt.lr = lr
 
 # %% ../nbs/07_train.ipynb #272f5aa6
-#| code-fold: true
-#| code-summary: "One epoch"
 def _epoch(model, opt, train:tuple, order:tuple, rates:list, name:str, bar) -> float:
     "A step for each batch of `order`, at its own rate; returns the mean loss over rows"
     step, total = _own(model, train_step), 0.
@@ -242,8 +234,6 @@ def progress(total:int, **kwargs # Steps; the rest as for `tqdm`
     return tqdm(total=total, leave=False, dynamic_ncols=True, disable=silent, **kwargs)
 
 # %% ../nbs/07_train.ipynb #e5ef149d
-#| code-fold: true
-#| code-summary: "Taking stock, and the rates of an epoch"
 def _take_stock(model, valid:tuple, bar) -> dict:
     "`evaluate` on the pair `valid`; the bar shows the accuracy"
     found = _own(model, evaluate)(*valid)
