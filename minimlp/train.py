@@ -149,7 +149,7 @@ def fit(model, opt,               # Called with `(x, y)`, has `backward`; an `Op
         seed:int=42,              # Of the order of the rows
         history:list=(),          # What an earlier call returned, to go on from there
         each=None,                # Called with the history after each epoch
-        n:int=None                # Rows in all, if `x` is one machine's share (chapter 12)
+        n:int=None                # Rows in all, if `x` is a machine's share (chapter 12)
        ) -> list: # Per epoch a dict: 'epoch', 'lr', 'loss', 'norms', 'secs' and 'valid'
     "Train `model` by mini-batches; `FloatingPointError` if the loss is inf or nan"
     history, n = list(history), n or len(train[0])
