@@ -38,7 +38,7 @@ class Row:
         return said if self.run in ('', 'as given') else f'{said} ({self.run})'
 
     def guesses(self, most=2) -> list: # `(name, why)`
-        "The likeliest bugs; a question mark if not all runs agree"
+        "The likeliest bugs; a question mark if the runs don't settle it"
         return [(b.name + '?'*(not b.sure), b.why) for b in self.bugs[:most]]
 
 # %% ../../nbs/check/report.ipynb #97bd0988

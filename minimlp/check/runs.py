@@ -186,7 +186,7 @@ class Guess:
     "A likely bug: its `name` in the catalogue, and `why` in a sentence with the numbers"
     name: str
     why: str
-    sure: bool = True # do all runs agree?
+    sure: bool = True # do the runs settle it?
 
 def _may_change(case, name, outs) -> bool:
     "May the forward pass change it in place?"
