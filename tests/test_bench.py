@@ -27,7 +27,7 @@ def test_command(tmp_path):
     assert (code, err)==(0, ''), err
     res = json.loads((tmp_path/'b.json').read_text())
     assert list(res['works'])==['pass + inp.g', 'pass', 'pass CE'] and all(len(t)==2 for w in res['works'].values() for t in w.values())
-    for name in ('FastModel, ms', 'nn.Module', 'NumPy', 'bare products', 'GFLOP/s', torch.__version__, '5,000 rows'): assert name in said, name
+    for name in ('FastModel, ms', 'nn.Module', 'NumPy', 'bare products', 'GFLOP/s', torch.__version__, '5,000 rows', 'standard errors, %', 'a product took'): assert name in said, name
     assert (tmp_path/'b.png').read_bytes()[1:4]==b'PNG'
 
 
@@ -50,7 +50,7 @@ def test_wrong_options(args, words, tmp_path):
 def test_a_peer_that_is_not_installed_is_left_out_with_a_word():
     (x, y), *_ = load_mnist(sample=True)
     res = bench(x[:200], y[:200], ['FastModel', 'tinygrad'], rounds=2, only='pass', grow=False)
-    assert 'make bench' in res['skipped']['tinygrad'] and [r[0] for r in grid(res)][1:]==['FastModel, ms', 'its kernels']
+    assert 'make bench' in res['skipped']['tinygrad'] and [r[0] for r in grid(res)][1:]==['FastModel, ms', 'its kernels', 'tinygrad, left out']
 
 
 @linux

@@ -14,7 +14,7 @@ from fastcore.script import call_parse, store_true
 from ..bench.picture import figure
 from ..bench.process import PEERS
 from ..bench.race import bench
-from ..bench.report import grid, measured, plain
+from ..bench.report import errors, grid, measured, plain
 from ..bench.scaling import measure, scale_table
 from ..bench.task import works
 from .source import data_name
@@ -63,14 +63,14 @@ def _scale(rounds:int, out:str) -> None:
         print(f'\nIn {out}')
 
 # %% ../../nbs/cli/bench.ipynb #8d7dfea4
-def _race(data:str, names:list, rounds:int, work:str, quick:bool, out:str) -> None:
+def _race(data, names:list, rounds:int, work:str, quick:bool, minutes, out) -> None:
     "Measure `FastModel` and its peers"
     where = locate(data)
     (x, y), *_ = load_mnist(where)
     _check_work(work, x, y)
     print(f'{len(x):,} rows of {data_name(data, where, len(x))}', end='\n\n')
-    res = bench(x, y, names, rounds, work, not quick)
-    print(plain(grid(res)), '', measured(res), sep='\n')
+    res = bench(x, y, names, rounds, work, not quick, minutes)
+    print(plain(grid(res)), plain(errors(res)), measured(res), sep='\n\n')
     if out:
         _save(res, out)
         picture = Path(out).with_suffix('.png')
@@ -80,15 +80,16 @@ def _race(data:str, names:list, rounds:int, work:str, quick:bool, out:str) -> No
 # %% ../../nbs/cli/bench.ipynb #8ddf0d78
 @call_parse
 def minimlp_bench(data:str=None,   # Folder, .pkl.gz, sample or download; or else any
-                  rounds:int=7,    # Turns of each peer
+                  rounds:int=9,    # Turns of each peer, at most
                   peers:str=None,  # Names with commas between, see above; else all
                   work:str='',     # Only work whose name holds this: epoch, 800/64
+                  minutes:float=8., # For all of it; then two rounds have to do
                   quick:store_true=False, # Leave out growth and memory
                   scale:store_true=False, # Measure ranks instead: 1 and 2, beside DDP
                   out:str=None,    # Save the figures here, .json, and a picture, .png
                  ):
     '''Measure FastModel and its peers side by side, and print how many times as long as
-FastModel each takes. With all peers this needs a quarter of an hour.
+FastModel each takes. With all peers this needs up to eight minutes.
 
 A pass goes over all rows, forward and back; epoch 800/64 trains 784-800-10 for an epoch
 in batches of 64. --scale measures the throughput of chapter 12 on one rank and on two,
@@ -103,4 +104,4 @@ minimlp_bench --quick --work pass --peers "FastModel,nn.Module,bare products"'''
         if scale:
             _scale(rounds, out)
         else:
-            _race(data, names, rounds, work, quick, out)
+            _race(data, names, rounds, work, quick, minutes, out)

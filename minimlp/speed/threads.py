@@ -61,7 +61,7 @@ def works_on(n:int, # As for `on_threads`
         yield item
 
 # %% ../../nbs/speed/threads.ipynb #2cf0f9b7
-TURNS, TURN = 3, .005 # of each way; seconds, at least
+TURNS, TURN = 3, .01 # of each way; seconds, at least
 
 def _turn(run, way, clock) -> tuple: # Seconds, runs
     "Go this way until the turn is over"
