@@ -60,23 +60,32 @@ def fast_learner(job:Job):
         with model.mode():
             for rows in torch.from_numpy(order).split(job.bs):
                 model.train_step(opt, x, y, rows)
-    return epoch, lambda: int((model.predict(xv).argmax(1)==yv).sum())
+    def right(): return int((model.predict(xv).argmax(1)==yv).sum())
+    def reset():
+        for p, first, (v,) in zip(params, job.params, opt.state):
+            p.copy_(torch.from_numpy(first))
+            v.zero_()
+    return epoch, right, reset
 
-# %% ../../nbs/bench/learners.ipynb #9e670d69
-def _net(torch, params:list):
+# %% ../../nbs/bench/learners.ipynb #dee1bd99
+def _net(nn, params:list):
     "PyTorch's own layers with these weights"
-    nn, (w1, b1, w2, b2) = torch.nn, params
+    w1, _, w2, _ = params
     net = nn.Sequential(nn.Linear(*w1.shape), nn.ReLU(), nn.Linear(*w2.shape))
-    with torch.no_grad():
-        for p, value in zip(net.parameters(), (w1.t(), b1, w2.t(), b2)):
-            p.copy_(value)
+    _give(net, params)
     return net
 
+def _give(net, params:list) -> None:
+    "Put weights into PyTorch's layers, which have them the other way round"
+    for p, value in zip(net.parameters(), params):
+        p.data.copy_(value.t())
+
+# %% ../../nbs/bench/learners.ipynb #9e670d69
 def nn_learner(job:Job, compiled:bool=False):
     "PyTorch's layers, fed by a `DataLoader`"
     torch, (x, y, xv, yv), params = _tensors(job)
     from torch.utils.data import DataLoader, TensorDataset
-    net, rows = _net(torch, params), TensorDataset(x, y)
+    net, rows = _net(torch.nn, params), TensorDataset(x, y)
     def loss(x, y): return torch.nn.functional.cross_entropy(net(x), y)
     if compiled: loss = torch.compile(loss, dynamic=False)
     opt = torch.optim.SGD(net.parameters(), job.lr, job.momentum, fused=True)
@@ -88,7 +97,10 @@ def nn_learner(job:Job, compiled:bool=False):
     def right():
         with torch.no_grad():
             return int((net(xv).argmax(1)==yv).sum())
-    return epoch, right
+    def reset():
+        opt.state.clear()
+        _give(net, params)
+    return epoch, right, reset
 
 def compiled_learner(job:Job):
     "The same, compiled"
@@ -113,13 +125,16 @@ def jax_learner(job:Job):
     "JAX, an epoch as one program"
     import jax, jax.numpy as jnp
     x, y, xv, yv = map(jnp.array, (job.x, job.y, job.xv, job.yv))
-    params = [jnp.array(p) for p in job.params]
-    state = [(params, [jnp.zeros_like(p) for p in params])]
-    return _jax_run(jax, _jax_steps(jax, jnp, job, x, y), job, state, xv, yv)
+    state = []
+    def reset():
+        params = [jnp.array(p) for p in job.params]
+        state[:] = [(params, [jnp.zeros_like(p) for p in params])]
+    reset()
+    return *_jax_run(jax, _jax_steps(jax, jnp, job, x, y), job, state, xv, yv), reset
 
 # %% ../../nbs/bench/learners.ipynb #403247eb
 def _jax_run(jax, steps, job:Job, state:list, xv, yv) -> tuple:
-    "The two functions of a learner"
+    "The first two functions of a learner"
     def epoch(order):
         full = len(order)//job.bs*job.bs # rows in batches that are full
         if full: state[0] = steps(state[0], order[:full].reshape(-1, job.bs))
@@ -137,25 +152,25 @@ LEARNERS = {'FastModel': (fast_learner, 'torch'),
             'JAX': (jax_learner, 'jax')}
 
 # %% ../../nbs/bench/learners.ipynb #7a87ade0
-def _get_ready(name:str, job:Job) -> None:
-    "Let another learner of the kind go through what will come"
-    epoch, right = LEARNERS[name][0](job)
-    n = len(job.x)
-    rows = job.orders[0]
-    epoch(rows if name=='JAX' else rows[:job.bs + n%job.bs])
+def _ready(name:str, job:Job) -> tuple:
+    "The functions of a learner that has been through what will come"
+    epoch, right, reset = LEARNERS[name][0](job)
+    rows, rest = job.orders[0], len(job.x)%job.bs
+    epoch(rows if name=='JAX' else rows[:job.bs + rest]) # batches of both sizes
     right()
+    reset()
+    return epoch, right
 
 def learn(name:str, path:str, # The learner, and the file of the job
           started:float,      # By `time.time`
           goal:float          # Share of the rows to take stock on
          ) -> dict: # Seconds: 'imports', 'ready', 'training', 'total'; and 'shares' right
     "Train until the goal is reached, or all epochs are over"
-    make, package = LEARNERS[name]
+    _, package = LEARNERS[name]
     if not find_spec(package): return dict(skip=f"{package} isn't installed")
     __import__(package)
     marks, shares, job = [time.time()], [], load_job(path)
-    _get_ready(name, job)
-    epoch, right = make(job)
+    epoch, right = _ready(name, job)
     marks.append(time.time())
     for order in job.orders:
         epoch(order)
