@@ -39,7 +39,15 @@ def test_scale(tmp_path):
     assert all((l['bytes']>0)==(l['ranks']>1) for l in lines) and 'efficiency' in said and 'kB sent per step' in said
 
 
-@pytest.mark.parametrize('args, words', [(['--peers', 'Theano'], 'expected names out of: FastModel'), (['--work', 'lunch'], 'expected a part of one of: pass + inp.g'),
+def test_to_the_goal(tmp_path):
+    code, said, err = run('--to', 80, '--seeds', 1, '--peers', 'nn.Module + DataLoader', '--out', 'g.json', cwd=tmp_path)
+    assert (code, err)==(0, ''), err
+    runs = json.loads((tmp_path/'g.json').read_text())['runs']
+    assert list(runs)==['FastModel', 'nn.Module + DataLoader'] and all(r['shares'][-1]>=.8 and r['total']>r['training']>0 for [r] in runs.values())
+    assert abs(runs['FastModel'][0]['shares'][0]-runs['nn.Module + DataLoader'][0]['shares'][0])<.01 and 'getting ready' in said and '1 seed.' in said
+
+
+@pytest.mark.parametrize('args, words', [(['--to', 101], 'expected percent, more than 0'), (['--peers', 'Theano'], 'expected names out of: FastModel'), (['--work', 'lunch'], 'expected a part of one of: pass + inp.g'),
                                          (['--out', 'no/such/b.json'], 'in a folder that exists'), (['--out', 'b.txt'], 'expected a .json')])
 def test_wrong_options(args, words, tmp_path):
     code, said, err = run(*args, cwd=tmp_path)

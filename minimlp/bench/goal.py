@@ -59,6 +59,7 @@ def race_to(percent:float,          # Of the validation digits
                 bar.update()
     return res
 
+# %% ../../nbs/bench/goal.ipynb #75866047
 def _note(res:dict, name:str, told:dict) -> None:
     "Keep what a learner tells"
     if 'skip' in told: res['skipped'][name] = told['skip']
@@ -96,8 +97,9 @@ def goal_text(res:dict # As from `race_to`
     m, sizes = res['machine'], '-'.join(map(str, res['sizes']))
     seeds = max(map(len, res['runs'].values()), default=0)
     left = '; '.join(f'{name} ({why})' for name, why in res['skipped'].items())
-    told = (f"From the start of the program to the first epoch with {res['percent']:g}% of "
-            f"the validation digits right: {sizes} on {res['rows']:,} rows, batches of "
-            f"{res['bs']}, rate {res['lr']:g}, momentum {res['momentum']:g}; medians over "
-            f"{seeds} seed{'s'*(seeds!=1)}. {m['cpu']}, {m['threads']} threads.")
+    told = ("From the start of the program to the first epoch with "
+            f"{res['percent']:g}% of the validation digits right: {sizes} on "
+            f"{res['rows']:,} rows, batches of {res['bs']}, rate {res['lr']:g}, "
+            f"momentum {res['momentum']:g}; medians over {seeds} seed{'s'*(seeds!=1)}. "
+            f"{m['cpu']}, {m['threads']} thread{'s'*(m['threads']!=1)}.")
     return told + (f' Left out: {left}.' if left else '')

@@ -69,6 +69,7 @@ def beside(nh:int=50,         # Hidden units
         busy = measure()
     return dict(cpu=cpu_name(), nh=nh, sizes=list(sizes), quiet=quiet, busy=busy)
 
+# %% ../../nbs/bench/neighbour.ipynb #cd9f703f
 def _middle(steps:dict, seconds:float, rounds:int) -> dict:
     "The middle one of a few means, taken by turns"
     means = {name: [] for name in steps}

@@ -12,6 +12,7 @@ from pathlib import Path
 from fastcore.script import call_parse, store_true
 
 from ..bench.goal import check_goal, goal_table, goal_text, race_to
+from ..bench.learners import LEARNERS
 from ..bench.neighbour import beside, beside_table
 from ..bench.picture import figure
 from ..bench.process import PEERS
@@ -69,11 +70,11 @@ def _keep(res:dict, out:str) -> None:
         print(f'\nIn {out}')
 
 # %% ../../nbs/cli/bench.ipynb #30ce7408
-def _goal(percent:float, data:str, seeds:int, out:str) -> None:
+def _goal(percent:float, data:str, names:list, seeds:int, out:str) -> None:
     "Measure from the start to so many digits right"
     check_goal(percent)
     train, valid, _ = load_mnist(locate(data))
-    res = race_to(percent, train, valid, seeds)
+    res = race_to(percent, train, valid, seeds, [n for n in names if n in LEARNERS])
     print(plain(goal_table(res)), goal_text(res), sep='\n\n')
     _keep(res, out)
 
@@ -131,7 +132,7 @@ minimlp_bench --quick --work pass --peers "FastModel,nn.Module,bare products"'''
         if scale:
             _scale(rounds, out)
         elif to is not None:
-            _goal(to, data, seeds, out)
+            _goal(to, data, names, seeds, out)
         elif threads:
             _beside(out)
         else:
