@@ -16,7 +16,7 @@ from .forward import check_lin
 from .module import Model
 from .speed.losses import LOSSES, check_batch
 from .speed.memory import Memory, Part, Room, parts
-from .speed.products import check_kernel, fastest, kernels
+from .speed.threads import Way, Ways, on_threads, works_on
 
 # %% ../nbs/11_speed.ipynb #d94dfa2e
 BLOCK = 2048 # rows at a time
@@ -27,11 +27,12 @@ class FastModel(Model):
 
     def __init__(self, *params:Tensor, # As for `Model`; their memory is rearranged
                  loss=None,            # As for `Model`
-                 kernel:str=None       # Else found by trial, for each batch size
+                 kernel:str=None,      # Else found by trial, for each batch size
+                 threads:int=None      # Likewise, unless a kernel is given
                 ):
         super().__init__(*params, loss=loss)
-        self.tried, self.kernel, self.picked = kernels(params[0]), kernel, {}
-        if kernel: check_kernel(kernel, self.tried, params[0])
+        self.ways = Ways(params[0], kernel, threads)
+        self.picked = self.ways.picked
         for w in params[::2]:
             w.data = w.detach().t().contiguous().t()
         self._memory, self.seen = Memory(self.layers[::2]), None
@@ -96,13 +97,18 @@ def layer_by_layer(self:FastModel,
                    x:Tensor, targ:Tensor, # Rows, `(n, n_in)`, and targets, `(n,)`
                    rows:Tensor=None,      # Indices of the rows to take; else all of them
                    inp_grad:bool=False,   # Leave `x.g`, too?
-                   kernel:str=None        # For this pass; else that of the model
+                   way:Way=None           # For this pass; else that of the model
                   ): # Yields the loss, then linear layers, the last one first
     "A pass that pauses once a layer has all its gradients; `ValueError` as from the loss"
     check_batch(self, x, targ, rows, inp_grad)
     if rows is not None: rows = rows.to(x.device)
-    kernel = kernel or self.kernel or self._pick(x, targ, rows)
+    way = way or self._pick(x, targ, rows)
     whole = Part(x, targ, rows, self._memory.input_grad(x) if inp_grad else None)
+    yield from works_on(way.threads, self._blocks(whole, way.kernel))
+
+@patch
+def _blocks(self:FastModel, whole:Part, kernel:str):
+    "Yields the loss of all blocks, then the layers as the last block comes back"
     *others, last = parts(whole, BLOCK)
     loss = 0.
     for i, part in enumerate(others):
@@ -126,17 +132,19 @@ def train_step(self:FastModel, opt, x:Tensor, y:Tensor, rows:Tensor) -> float:
     if not torch.is_inference_mode_enabled():
         with self.mode():
             return self.train_step(opt, x, y, rows)
-    loss, *_ = self.layer_by_layer(x, y, rows)
-    if math.isfinite(loss): opt.step()
+    clock = self.ways.clock
+    way, start = self._pick(x, y, rows), clock()
+    with on_threads(way.threads):
+        loss, *_ = self.layer_by_layer(x, y, rows, way=way)
+        if math.isfinite(loss): opt.step()
+    self.ways.took(len(rows), clock()-start)
     return loss
 
 @patch
-def _pick(self:FastModel, x:Tensor, targ:Tensor, rows:Tensor) -> str:
-    "The fastest kernel for so many rows, tried when such a batch first comes"
+def _pick(self:FastModel, x:Tensor, targ:Tensor, rows:Tensor) -> Way:
+    "The way for so many rows, tried when such a batch first comes"
     n = min(BLOCK, (x if rows is None else rows).shape[0])
-    size = str(n.bit_length())
-    if size not in self.picked:
+    def run(way):
         batch = (x[:n], targ[:n], None) if rows is None else (x, targ, rows[:n])
-        run = lambda kernel: self.forward_and_backward(*batch, kernel=kernel)
-        self.picked[size] = fastest(self.tried, run)
-    return self.picked[size]
+        self.forward_and_backward(*batch, way=way)
+    return self.ways.pick(n, run)

@@ -27,7 +27,7 @@ def test_command(tmp_path):
     assert (code, err)==(0, ''), err
     res = json.loads((tmp_path/'b.json').read_text())
     assert list(res['works'])==['pass + inp.g', 'pass', 'pass CE'] and all(len(t)==2 for w in res['works'].values() for t in w.values())
-    for name in ('FastModel, ms', 'nn.Module', 'NumPy', 'bare products', 'GFLOP/s', torch.__version__, '5,000 rows'): assert name in said, name
+    for name in ('FastModel, ms', 'nn.Module', 'NumPy', 'bare products', 'GFLOP/s', torch.__version__, '5,000 rows', 'standard errors, %', 'a product took'): assert name in said, name
     assert (tmp_path/'b.png').read_bytes()[1:4]==b'PNG'
 
 
@@ -39,7 +39,15 @@ def test_scale(tmp_path):
     assert all((l['bytes']>0)==(l['ranks']>1) for l in lines) and 'efficiency' in said and 'kB sent per step' in said
 
 
-@pytest.mark.parametrize('args, words', [(['--peers', 'Theano'], 'expected names out of: FastModel'), (['--work', 'lunch'], 'expected a part of one of: pass + inp.g'),
+def test_to_the_goal(tmp_path):
+    code, said, err = run('--to', 80, '--seeds', 1, '--peers', 'nn.Module + DataLoader', '--out', 'g.json', cwd=tmp_path)
+    assert (code, err)==(0, ''), err
+    runs = json.loads((tmp_path/'g.json').read_text())['runs']
+    assert list(runs)==['FastModel', 'nn.Module + DataLoader'] and all(r['shares'][-1]>=.8 and r['total']>r['training']>0 for [r] in runs.values())
+    assert abs(runs['FastModel'][0]['shares'][0]-runs['nn.Module + DataLoader'][0]['shares'][0])<.01 and 'getting ready' in said and '1 seed.' in said
+
+
+@pytest.mark.parametrize('args, words', [(['--to', 101], 'expected percent, more than 0'), (['--peers', 'Theano'], 'expected names out of: FastModel'), (['--work', 'lunch'], 'expected a part of one of: pass + inp.g'),
                                          (['--out', 'no/such/b.json'], 'in a folder that exists'), (['--out', 'b.txt'], 'expected a .json')])
 def test_wrong_options(args, words, tmp_path):
     code, said, err = run(*args, cwd=tmp_path)
@@ -50,7 +58,7 @@ def test_wrong_options(args, words, tmp_path):
 def test_a_peer_that_is_not_installed_is_left_out_with_a_word():
     (x, y), *_ = load_mnist(sample=True)
     res = bench(x[:200], y[:200], ['FastModel', 'tinygrad'], rounds=2, only='pass', grow=False)
-    assert 'make bench' in res['skipped']['tinygrad'] and [r[0] for r in grid(res)][1:]==['FastModel, ms', 'its kernels']
+    assert 'make bench' in res['skipped']['tinygrad'] and [r[0] for r in grid(res)][1:]==['FastModel, ms', 'its kernels', 'tinygrad, left out']
 
 
 @linux

@@ -19,6 +19,7 @@ from minimlp.runs.run import run
 from minimlp.runs.settings import PRESETS
 from minimlp.runs.table import errors
 from minimlp.softmax import CrossEntropy
+from minimlp.speed.threads import Way
 from minimlp.train import Adam, _own, batches, kaiming, train_step
 
 RUN = [f'{sys.prefix}/bin/minimlp_train', '--data', 'sample']
@@ -68,16 +69,19 @@ def test_stopped_and_taken_up_again(sig, undisturbed, tmp_path):
     assert [h['epoch'] for h in json.loads((tmp_path/'history.json').read_text())]==list(range(1, 31))
 
 
-def test_goes_on_with_the_kernels_it_had_picked(tmp_path):
+def test_goes_on_with_the_ways_it_had_picked(tmp_path):
     "What a run has picked is stored with its weights, and taken up again, even where a new trial would pick otherwise"
     s, path = replace(PRESETS['quick'][0], epochs=1), tmp_path/'weights.safetensors'
     model, _ = run(s, load_share(SAMPLE), out=tmp_path, kind=FastModel)
-    picked = load_run(path)[2]['picked']
-    assert picked and picked==model.picked and set(picked.values()) <= set(model.tried)
-    other = {k: next(n for n in model.tried if n!=v) for k, v in picked.items()}
+    picked = {size: Way(*way) for size, way in load_run(path)[2]['picked'].items()}
+    assert picked and picked==model.picked and {way.kernel for way in picked.values()} <= set(model.ways.kernels)
+    other = {size: Way(next(n for n in model.ways.kernels if n!=way.kernel), os.cpu_count()) for size, way in picked.items()}
     with safe_open(path, 'pt') as f: tensors, meta = {k: f.get_tensor(k) for k in f.keys()}, f.metadata()
-    save_file(tensors, path, meta | dict(picked=json.dumps(other | {'99': 'no-such-kernel'})))
-    assert load_run(path, kind=FastModel)[0].picked==other
+    save_file(tensors, path, meta | dict(picked=json.dumps(other | {'99': ('no-such-kernel', 1), '98': ('mm', 10**6)})))
+    again, history = run(replace(s, epochs=1), load_share(SAMPLE), out=tmp_path, kind=FastModel)
+    assert again.picked==other and len(history)==1
+    save_file(tensors, path, meta | dict(picked=json.dumps({size: way.kernel for size, way in other.items()}))) # of an older file
+    assert load_run(path, kind=FastModel)[0].picked=={size: Way(way.kernel) for size, way in other.items()}
 
 
 def test_plain_and_fast_learn_the_same(tmp_path):

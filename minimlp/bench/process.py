@@ -33,7 +33,7 @@ def _get_ready(name:str, task:Task) -> tuple:
     error = check(peer, task) if gradients else None
     runner = peer(task)
     runner.run()
-    picked = list(runner.picked.values())
+    picked = list(map(str, runner.picked.values()))
     return runner, dict(error=error, scale=runner.scale, picked=picked)
 
 def _seconds(run) -> float:

@@ -11,10 +11,13 @@ from pathlib import Path
 
 from fastcore.script import call_parse, store_true
 
+from ..bench.goal import check_goal, goal_table, goal_text, race_to
+from ..bench.learners import LEARNERS
+from ..bench.neighbour import beside, beside_table
 from ..bench.picture import figure
 from ..bench.process import PEERS
 from ..bench.race import bench
-from ..bench.report import grid, measured, plain
+from ..bench.report import errors, grid, measured, plain
 from ..bench.scaling import measure, scale_table
 from ..bench.task import works
 from .source import data_name
@@ -58,19 +61,39 @@ def _scale(rounds:int, out:str) -> None:
     "Measure what a second rank buys"
     res = measure(rounds=rounds)
     print(scale_table(res))
+    _keep(res, out)
+
+def _keep(res:dict, out:str) -> None:
+    "Save the figures if a file is named"
     if out:
         _save(res, out)
         print(f'\nIn {out}')
 
+# %% ../../nbs/cli/bench.ipynb #30ce7408
+def _goal(percent:float, data:str, names:list, seeds:int, out:str) -> None:
+    "Measure from the start to so many digits right"
+    check_goal(percent)
+    train, valid, _ = load_mnist(locate(data))
+    res = race_to(percent, train, valid, seeds, [n for n in names if n in LEARNERS])
+    print(plain(goal_table(res)), goal_text(res), sep='\n\n')
+    _keep(res, out)
+
+def _beside(out:str) -> None:
+    "Measure steps with one thread and with all, quiet and beside a busy program"
+    res = beside()
+    print(f"784-{res['nh']}-10, microseconds for a step, {res['cpu']}", end='\n\n')
+    print(plain(beside_table(res)))
+    _keep(res, out)
+
 # %% ../../nbs/cli/bench.ipynb #8d7dfea4
-def _race(data:str, names:list, rounds:int, work:str, quick:bool, out:str) -> None:
+def _race(data, names:list, rounds:int, work:str, quick:bool, minutes, out) -> None:
     "Measure `FastModel` and its peers"
     where = locate(data)
     (x, y), *_ = load_mnist(where)
     _check_work(work, x, y)
     print(f'{len(x):,} rows of {data_name(data, where, len(x))}', end='\n\n')
-    res = bench(x, y, names, rounds, work, not quick)
-    print(plain(grid(res)), '', measured(res), sep='\n')
+    res = bench(x, y, names, rounds, work, not quick, minutes)
+    print(plain(grid(res)), plain(errors(res)), measured(res), sep='\n\n')
     if out:
         _save(res, out)
         picture = Path(out).with_suffix('.png')
@@ -80,19 +103,25 @@ def _race(data:str, names:list, rounds:int, work:str, quick:bool, out:str) -> No
 # %% ../../nbs/cli/bench.ipynb #8ddf0d78
 @call_parse
 def minimlp_bench(data:str=None,   # Folder, .pkl.gz, sample or download; or else any
-                  rounds:int=7,    # Turns of each peer
+                  rounds:int=9,    # Turns of each peer, at most
                   peers:str=None,  # Names with commas between, see above; else all
                   work:str='',     # Only work whose name holds this: epoch, 800/64
+                  minutes:float=8., # For all of it; then two rounds have to do
                   quick:store_true=False, # Leave out growth and memory
                   scale:store_true=False, # Measure ranks instead: 1 and 2, beside DDP
+                  to:float=None,   # Measure seconds to so many percent right instead: 98
+                  seeds:int=5,     # For --to: trainings of each
+                  threads:store_true=False, # Measure 1 thread and all, beside a neighbour
                   out:str=None,    # Save the figures here, .json, and a picture, .png
                  ):
     '''Measure FastModel and its peers side by side, and print how many times as long as
-FastModel each takes. With all peers this needs a quarter of an hour.
+FastModel each takes. With all peers this needs up to eight minutes.
 
 A pass goes over all rows, forward and back; epoch 800/64 trains 784-800-10 for an epoch
 in batches of 64. --scale measures the throughput of chapter 12 on one rank and on two,
-beside PyTorch's DistributedDataParallel.
+beside PyTorch's DistributedDataParallel. --to 98 measures the seconds from the start of
+a program to the first epoch with 98% of the validation digits right, imports included.
+--threads times steps with one thread and with all, alone and beside a busy program.
 
 For example, a first impression in half a minute:
 minimlp_bench --quick --work pass --peers "FastModel,nn.Module,bare products"'''
@@ -102,5 +131,9 @@ minimlp_bench --quick --work pass --peers "FastModel,nn.Module,bare products"'''
         _check_out(out)
         if scale:
             _scale(rounds, out)
+        elif to is not None:
+            _goal(to, data, names, seeds, out)
+        elif threads:
+            _beside(out)
         else:
-            _race(data, names, rounds, work, quick, out)
+            _race(data, names, rounds, work, quick, minutes, out)

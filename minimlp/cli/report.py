@@ -90,7 +90,8 @@ def report(model, history:list, test:tuple, out:Path) -> None:
     "Print the epochs and the test error, and leave data and pictures in `out`"
     x, y = test
     picked = dict.fromkeys(getattr(model, 'picked', {}).values())
-    if picked: print(f"Products by {', '.join(picked)}, picked by trial\n")
+    ways = ', and by '.join(map(str, picked))
+    if picked: print(f"Products by {ways}, picked by trial\n")
     percent = errors(model, test)[0]
     wrong = int((model.predict(x).argmax(1)!=y).sum())
     print(epochs_text(history))

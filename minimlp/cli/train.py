@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from fastcore.script import call_parse, store_true
 
 from .report import report, title
@@ -23,6 +24,7 @@ from ..runs.checkpoint import load_run
 from ..runs.run import run
 from ..runs.settings import PRESETS, Settings
 from ..runs.table import fill_table, table_text
+from ..speed.threads import check_threads
 
 # %% ../../nbs/cli/train.ipynb #2868e7cd
 def _given(options:dict) -> dict:
@@ -109,15 +111,25 @@ def _aligned(markdown:str) -> str:
 # %% ../../nbs/cli/train.ipynb #a35912c2
 _MENDABLE = OSError, ValueError, RuntimeError, AssertionError, FloatingPointError
 
-def _kind(net:str, plain:bool, kernel:str): # As for `build`
-    "Chapter 4's model, or chapter 11's with a kernel; `ValueError` if they don't fit"
-    if net!='mlp' and kernel:
-        raise ValueError(f"--kernel {kernel}: a choice for FastModel, which has linear "
+def _kind(net:str, plain:bool, kernel:str, threads:int): # As for `build`
+    "Chapter 4's model, or chapter 11's as asked for; `ValueError` if they don't fit"
+    for name, value in dict(kernel=kernel, threads=threads).items():
+        if value is not None: _check_choice(f'--{name} {value}', net, plain)
+    check_threads(threads)
+    return Model if plain else partial(FastModel, kernel=kernel, threads=threads)
+
+def _check_choice(said:str, net:str, plain:bool) -> None:
+    "`ValueError` if an option is said that is for `FastModel`, and another is trained"
+    if net!='mlp':
+        raise ValueError(f"{said}: a choice for FastModel, which has linear "
                          f"layers only; {net} is trained by its own layers")
-    if plain and kernel:
-        raise ValueError(f"--kernel {kernel}: a choice for FastModel, "
-                         "and --plain asks for Model")
-    return Model if plain else partial(FastModel, kernel=kernel)
+    if plain:
+        raise ValueError(f"{said}: a choice for FastModel, and --plain asks for Model")
+
+def _steady(kind): # As from `_kind`
+    "The same without a trial of threads, so that a row can be trained again"
+    if kind is Model or kind.keywords['threads']: return kind
+    return partial(kind, threads=torch.get_num_threads())
 
 # %% ../../nbs/cli/train.ipynb #a5d3a660
 @call_parse
@@ -144,6 +156,7 @@ def minimlp_train(preset:str=None,       # A name from below; the options change
                   device:str='cpu',      # Where to run: cpu, cuda, cuda:1, mps
                   plain:store_true=False, # Chapter 4's Model, not chapter 11's FastModel
                   kernel:str=None,       # Of FastModel; else the fastest, by trial
+                  threads:int=None,      # Of FastModel; else by trial, too
                   data:str=None,         # See below; else what this machine has
                   out:str=None,          # Folder for the results; else one in runs/
                   table:str=None,        # Fill this JSON file with all presets, or one
@@ -164,6 +177,6 @@ file, sample, or download.'''
                    schedule=schedule, epochs=epochs, bs=bs, all_rows=all_rows, seed=seed)
     with stops('minimlp_train', *_MENDABLE):
         s = settings_of(preset, options)
-        kind = _kind(s.net, plain, kernel)
-        if table: return _fill(table, preset, data, seeds, kind)
+        kind = _kind(s.net, plain, kernel, threads)
+        if table: return _fill(table, preset, data, seeds, _steady(kind))
         _train(s, data, device, Path(out or folder_of(preset, options)), kind)

@@ -88,9 +88,7 @@ def _take_over(model, opt, tensors:dict, meta:dict) -> None:
         t.copy_(tensors[name])
     recall(model.layers, tensors)
     opt.t = meta['t']
-    for size, kernel in meta.get('picked', {}).items():
-        if kernel in getattr(model, 'tried', ()):
-            model.picked[size] = kernel
+    if hasattr(model, 'ways'): model.ways.take_over(meta.get('picked', {}))
 
 def load_run(path:Path,        # As written by `save_run`
              device:str='cpu', # Where its parameters are to live

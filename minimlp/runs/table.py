@@ -8,6 +8,7 @@ __all__ = ['errors', 'fill_table', 'table_text']
 # %% ../../nbs/runs/table.ipynb #7afc4458
 import json, os, platform, time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,8 +36,13 @@ def _one(s:Settings, share, test:tuple, kind) -> dict:
     minutes = (time.perf_counter()-begun)/60
     valid = errors(model, share.valid)[0] if share.valid else None
     return dict(seed=s.seed, test=errors(model, test)[0], valid=valid, minutes=minutes,
-                threads=torch.get_num_threads(), python=platform.python_version(),
+                threads=_threads(model), python=platform.python_version(),
                 torch=torch.__version__, minimlp=__version__)
+
+def _threads(model) -> int:
+    "With how many threads it was trained"
+    ways = getattr(model, 'ways', None) # `FastModel` has some
+    return ways and ways.threads or torch.get_num_threads()
 
 # %% ../../nbs/runs/table.ipynb #796ab443
 def _begin_rows(table:dict, presets:dict, data:str) -> None:
@@ -74,9 +80,10 @@ def fill_table(path:Path,        # JSON file; what it holds already is kept
                where:Path,       # The data, as for `load_share`
                presets=PRESETS,  # Name → settings, published error, source
                seeds=range(5),   # A run for each
-               kind:type=FastModel # As for `build`
+               kind:type=None    # As for `build`; else `FastModel` on all our threads
               ) -> dict:         # What the file holds, by preset
     "Train each preset with each seed that is missing, and write down the test errors"
+    kind = kind or partial(FastModel, threads=torch.get_num_threads())
     path, test = Path(path), load_test(where)
     shares = {choice: load_share(where, all_rows=choice) for choice in (False, True)}
     table = json.loads(path.read_text()) if path.exists() else {}
