@@ -1,7 +1,7 @@
 """Make Quarto's site quick on a phone: `python3 tests/lighter.py FOLDER`, or without FOLDER as `post-render` in _quarto.yml.
 
-Quarto's pages wait for a dozen scripts, two sheets of Bootstrap (500 kB each) and 2,000 icons, of which they use little. Here scripts wait for the page
-instead, sheets lose the rules that no page can use, and pictures load when they come near, in a place kept for them.
+Quarto's pages wait for a dozen scripts, two sheets of Bootstrap (500 kB each) and 2,000 icons, of which they use little. Here scripts and icons wait for
+the page instead, sheets lose the rules that no page can use, and pictures load when they come near, in a place kept for them.
 """
 import os, re, struct, sys
 from pathlib import Path
@@ -59,6 +59,8 @@ def lighter(html, folder):
     "A page whose scripts and pictures wait until it is shown"
     head, body = html.split('</head>', 1)
     head = re.sub(r'<script src="([^"]*)">', r'<script src="\1" defer>', head) # they run in order, before DOMContentLoaded
+    late = r"""<link href="\1" rel="stylesheet" media="print" onload="this.media='all'">"""
+    head = re.sub(r'<link href="([^"]*(?:icons|tippy)\.css)" rel="stylesheet">', late, head)
     start = body.find('<main')
     first = body.find('<img', start)
     body = re.sub(r'<img\b[^>]*>', lambda m: picture(m[0], folder, m.start()==first), body)
