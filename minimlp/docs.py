@@ -178,7 +178,7 @@ def chapter(module  # An imported module of the library
     me, entries = module.__name__, []
     for name in module.__all__:
         obj = getattr(module, name)
-        own = getattr(obj, '__module__', '')==me # constants have none
+        own = hasattr(obj, '__qualname__') and obj.__module__==me # constants have none
         if own: entries.append(entry(obj, f'{me}.{name}'))
     title = f'## `{me}`'
     return '\n'.join([title, '', module.__doc__ or '', '', *entries])
