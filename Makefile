@@ -56,7 +56,7 @@ bugs: $(VENV)/dev.ok  ## train with every bug of chapter 9 and store the table (
 published: $(VENV)/dev.ok  ## train all networks of the published table and store their errors (hours, most of them for chapter 10; goes on where it was stopped)
 	@$(BIN)/minimlp_train --table nbs/published.json --data download
 
-bench: $(VENV)/dev.ok  ## measure the fast model beside its peers, which are installed for it, and store the figures (about ten minutes)
+bench: $(VENV)/dev.ok  ## measure the fast model beside its peers, which are installed for it, and store the figures (bound to eight minutes of rounds)
 	@$(BIN)/python -m pip install -q -e '.[bench]' -c constraints.txt
 	@$(BIN)/minimlp_bench --data download --out nbs/bench.json && mv nbs/bench.png nbs/images/bench.png
 
